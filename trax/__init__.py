@@ -1,0 +1,23 @@
+"""Save the state of a long-running program now and then, log what changes in between, get it back after a crash.
+
+>>> import trax
+>>> logger = trax.Trax()                        # ".trax" in the working directory; any path may be given
+>>> hello = logger.recover("hello", create=lambda: "world")
+>>> logger.checkpoint(existence="u")
+2
+>>> for c in "niverse":
+...     sequence = logger.log(existence=c)
+>>> logger.recover("existence", create=lambda: "u", replay_log=lambda state, entry: state + entry)
+'universe'
+>>> logger.close()
+"""
+
+from trax._version import __version__
+from trax.batch import Batch
+from trax.codecs import register
+from trax.errors import TraxError, TraxWarning
+from trax.inspection import Verification
+from trax.storage.base import SnapshotInfo
+from trax.store import Trax
+
+__all__ = ["Batch", "SnapshotInfo", "Trax", "TraxError", "TraxWarning", "Verification", "__version__", "register"]

@@ -1,0 +1,86 @@
+"""Several logs and checkpoints as one atomic commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from trax.codecs.base import Encoded
+from trax.errors import ClosedError
+from trax.publish import Change
+from trax.storage.base import Commit, Record
+
+EncodeRecord = Callable[[Mapping[str, Any] | None, dict[str, Any]], Record]
+EncodeValues = Callable[[Mapping[str, Any] | None, dict[str, Any]], tuple[int, dict[str, Encoded]]]
+CommitBatch = Callable[["Batch"], int]
+
+
+class Batch:
+    """What happens in the ``with`` block becomes durable together at its end, or, when it raises, not at all.
+
+    The order in the program counts: a checkpoint contains what the batch logged of its names before it, and not what it
+    logged after. ``sequence`` is None until the commit, then the sequence of its last record or checkpoint. One thread
+    at a time. Made by :meth:`trax.Trax.batch`.
+    """
+
+    def __init__(self, encode_record: EncodeRecord, encode_values: EncodeValues, commit: CommitBatch) -> None:
+        self._encode_record = encode_record
+        self._encode_values = encode_values
+        self._commit = commit
+        self._open = True
+        self._records: list[tuple[int, Record]] = []
+        self._places = 0
+        self._last_place: dict[str, int] = {}
+        self.changes: dict[str, Change] = {}
+        self.sequence: int | None = None
+
+    def log(self, mapping: Mapping[str, Any] | None = None, /, **entries: Any) -> None:
+        """Add a record to the commit. The entries are encoded before this returns."""
+        self._check_open()
+        record = self._encode_record(mapping, entries)
+        place = self._next_place()
+        self._records.append((place, record))
+        self._last_place.update(dict.fromkeys(record, place))
+
+    def checkpoint(self, mapping: Mapping[str, Any] | None = None, /, **values: Any) -> None:
+        """Add a checkpoint to the commit. Large arrays are read at the end of the block: don't change them before."""
+        self._check_open()
+        cut, encoded = self._encode_values(mapping, values)
+        self._next_place()
+        for name, value in encoded.items():
+            self.changes[name] = Change(value, cut, self._last_place.get(name))
+
+    @property
+    def commit_of_records(self) -> Commit:
+        """The records alone, when there are no checkpoints among them."""
+        return [record for _, record in self._records]
+
+    @property
+    def ahead(self) -> list[tuple[int, Commit]]:
+        """The records with their places among all that the batch holds."""
+        return [(place, [record]) for place, record in self._records]
+
+    @property
+    def size(self) -> int:
+        """How many sequences the commit takes."""
+        return self._places
+
+    def _next_place(self) -> int:
+        self._places += 1
+        return self._places - 1
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise ClosedError("this batch has ended: begin another with store.batch().", reason="ended")
+
+    def __enter__(self) -> Batch:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._open = False
+        if kind is None and self._places:
+            self.sequence = self._commit(self)

@@ -1,0 +1,113 @@
+"""Large runs of bytes: out by :class:`MemoryBuffer` or :class:`StridedBuffer`, back in by :class:`StoredBuffer`.
+
+What lies in memory in one piece is never copied; what does not is gathered one chunk at a time.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from trax.codecs.base import Buffer, BufferSource, Encoded
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_COPY_CHUNK_BYTES = 1 << 20
+
+
+class MemoryBuffer:
+    """Bytes that lie in memory in one piece: a one-dimensional C-contiguous view of format ``B``."""
+
+    __slots__ = ("view",)
+
+    def __init__(self, view: memoryview) -> None:
+        self.view = view
+
+    @property
+    def nbytes(self) -> int:
+        return self.view.nbytes
+
+    def chunks(self, size_bytes: int) -> Iterator[memoryview]:
+        for start in range(0, self.view.nbytes, size_bytes):
+            yield self.view[start : start + size_bytes]
+
+    def tobytes(self) -> bytes:
+        return self.view.tobytes()
+
+
+class StridedBuffer:
+    """The items of a NumPy array that is contiguous in no order, in C order."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self.array = array
+
+    @property
+    def nbytes(self) -> int:
+        return self.array.nbytes
+
+    def chunks(self, size_bytes: int) -> Iterator[memoryview]:
+        numpy = sys.modules["numpy"]
+        items = max(1, size_bytes // self.array.itemsize)
+        flags, operand = ["external_loop", "buffered"], [["readonly", "contig"]]
+        for slab in numpy.nditer(self.array, flags, operand, order="C", buffersize=items):
+            view = memoryview(slab.copy().view(numpy.uint8))  # a copy, since nditer fills the same slab again
+            for start in range(0, view.nbytes, size_bytes):
+                yield view[start : start + size_bytes]
+
+    def tobytes(self) -> bytes:
+        return self.array.tobytes(order="C")
+
+
+class StoredBuffer:
+    """A buffer of a value that is being decoded. It is read once, when the array or ``bytes`` it belongs to is made."""
+
+    __slots__ = ("_index", "_source", "mapped")
+
+    def __init__(self, source: BufferSource, index: int, mapped: bool) -> None:
+        self._source = source
+        self._index = index
+        self.mapped = mapped
+
+    @property
+    def nbytes(self) -> int:
+        return self._source.nbytes(self._index)
+
+    def readinto(self, target: memoryview) -> None:
+        self._source.readinto(self._index, target)
+
+    def map(self) -> memoryview:
+        return self._source.map(self._index)
+
+    def tobytes(self) -> bytes:
+        return filled_bytes(self.nbytes, self.readinto)
+
+
+def filled_bytes(nbytes: int, fill: Callable[[memoryview], None]) -> bytes:
+    """``nbytes`` bytes that ``fill`` writes in place: BytesIO hands out its own memory, where bytearray would copy."""
+    stream = io.BytesIO(bytes(nbytes))
+    with stream.getbuffer() as view:
+        fill(view)
+    return stream.getvalue()
+
+
+def copy_buffers(encoded: Encoded) -> Encoded:
+    """A snapshot of ``encoded`` that the caller's arrays no longer reach; each buffer is copied once."""
+    return Encoded(encoded.head, tuple(_copied(buffer) for buffer in encoded.buffers))
+
+
+def _copied(buffer: Buffer) -> Buffer:
+    if isinstance(buffer, MemoryBuffer) and type(buffer.view.obj) is bytes:
+        return buffer  # nobody can change it
+
+    def fill(target: memoryview) -> None:
+        start = 0
+        for chunk in buffer.chunks(_COPY_CHUNK_BYTES):
+            target[start : start + chunk.nbytes] = chunk
+            start += chunk.nbytes
+
+    return MemoryBuffer(memoryview(filled_bytes(buffer.nbytes, fill)))

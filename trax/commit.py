@@ -1,0 +1,240 @@
+"""Pending records, group commit and sync policies: what stands between many threads and one storage.
+
+Invariants:
+
+- A record gets its sequence when it is queued, under ``_mutex``, and records reach the storage in that order, under
+  ``_io``. Whoever holds ``_io`` brings everything that is queued with it, so threads share one fsync.
+- A queued record stays queued until its fate is known. An interrupt anywhere leaves it there, and the next call brings
+  it: the storage says how far it has come, so nothing is appended twice.
+- A sequence that was given out is never given out again, even if its record failed.
+- After a failed sync the outcome is unknown, for every waiting thread alike: the committer is finished.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from typing import Literal
+
+from trax.errors import FinishedError, HandleError, TraxError
+from trax.storage.base import Commit, Storage
+
+SyncPolicy = Literal["always", "interval", "os"]
+
+
+class Pending:
+    """A commit that was given its sequences and whose fate is not yet known."""
+
+    __slots__ = ("commit", "done", "error", "first", "last", "nbytes", "waits")
+
+    def __init__(self, first: int, commit: Commit, nbytes: int, *, waits: bool) -> None:
+        self.first = first
+        self.last = first + len(commit) - 1
+        self.commit = commit
+        self.nbytes = nbytes
+        self.waits = waits  # whether its caller is told what becomes of it; otherwise it has already returned
+        self.done = False
+        self.error: TraxError | None = None
+
+
+class Committer:
+    """Brings records to a storage as the sync policy says. Any number of threads."""
+
+    def __init__(
+        self, storage: Storage, *, sync: SyncPolicy, sync_interval_s: float = 1.0, buffer_bytes: int = 0
+    ) -> None:
+        self._storage = storage
+        self._always = sync == "always"
+        self._buffer_bytes = buffer_bytes
+        self._mutex = threading.Lock()
+        self._io = threading.Lock()
+        self._queue: list[Pending] = []
+        self._queued_bytes = 0
+        self._last = storage.sequence
+        self._durable = storage.sequence
+        self._failure: TraxError | None = None
+        self._ended = threading.Event()
+        if sync == "interval":
+            ticker = threading.Thread(
+                target=_sync_regularly, args=(weakref.ref(self), self._ended, sync_interval_s), name="trax-sync", daemon=True
+            )
+            ticker.start()
+
+    @property
+    def last_sequence(self) -> int:
+        """The last sequence that was given out."""
+        return self._last
+
+    @property
+    def durable_sequence(self) -> int:
+        """Everything up to here is on stable storage."""
+        return self._durable
+
+    def log(self, commit: Commit, nbytes: int) -> int:
+        """Add records; they are as safe as the sync policy says when this returns the sequence of the last."""
+        if nbytes < self._buffer_bytes:
+            return self._buffer(commit, nbytes)
+        pending = self._enqueue(commit, nbytes, waits=True)
+        if not pending.done:
+            with self._io:
+                if not pending.done:
+                    self._bring(sync=self._always)
+        if pending.error is not None:
+            raise copy.copy(pending.error) from pending.error
+        return pending.last
+
+    def flush(self) -> None:
+        """Hand everything that is queued to the operating system."""
+        with self._io:
+            self._raise(self._bring(sync=self._always))
+
+    def sync(self, *, mark: bool = True) -> None:
+        """Everything logged before this call is on stable storage when it returns."""
+        with self._io:
+            self._raise(self._bring(sync=True))
+            if mark:
+                self._on_storage(self._storage.mark)
+
+    def sync_through(self, sequence: int) -> None:
+        """The records up to ``sequence`` are on stable storage when this returns."""
+        self.check()
+        if self._durable < sequence:
+            self.sync(mark=False)
+
+    @contextmanager
+    def exclusive(self, count: int) -> Iterator[int]:
+        """The first of ``count`` new sequences; everything before them is synced, and nothing is appended meanwhile."""
+        with self._io:
+            with self._mutex:
+                self.check()
+                first = self._last + 1
+                self._last += count
+            self._raise(self._bring(sync=True, below=first))
+            try:
+                yield first
+            except HandleError as error:
+                self.finish(error)
+                raise
+            self._durable = max(self._durable, first + count - 1)
+
+    def check(self) -> None:
+        """Raise what ended this committer, if anything has."""
+        if self._failure is not None:
+            raise copy.copy(self._failure) from self._failure
+
+    def finish(self, error: TraxError) -> None:
+        """End it: every waiting and every later call gets ``error``, or one that names it as the cause."""
+        if not isinstance(error, HandleError):
+            text = (
+                f"this handle is finished: {error} What was not acknowledged may or may not be in the store; open it "
+                f"again to see."
+            )
+            finished = FinishedError(text, path=error.path, reason=error.reason)
+            finished.__cause__ = error
+            error = finished
+        if self._failure is None:
+            self._failure = error
+        self._ended.set()
+        with self._mutex:
+            for pending in self._queue:
+                pending.error, pending.done = error, True
+            self._queue, self._queued_bytes = [], 0
+
+    def close(self) -> None:
+        """Sync, mark, and end; harmless after a failure."""
+        self._ended.set()
+        if self._failure is None:
+            self.sync()
+
+    def _enqueue(self, commit: Commit, nbytes: int, *, waits: bool) -> Pending:
+        with self._mutex:
+            self.check()
+            pending = Pending(self._last + 1, commit, nbytes, waits=waits)
+            self._last = pending.last
+            self._queue.append(pending)
+            self._queued_bytes += nbytes
+        return pending
+
+    def _buffer(self, commit: Commit, nbytes: int) -> int:
+        # Room is made before the record is queued: if that fails, the call has failed, and nothing of it was kept.
+        if self._queued_bytes + nbytes > self._buffer_bytes:
+            self.flush()
+        return self._enqueue(commit, nbytes, waits=False).last
+
+    def _bring(self, *, sync: bool, below: int | None = None) -> TraxError | None:
+        """Append what is queued, and sync. ``_io`` is held. The error, if records of this call were refused."""
+        with self._mutex:
+            self.check()
+            batch = [pending for pending in self._queue if below is None or pending.first < below]
+        refusal = self._append(batch)
+        if sync and self._durable < self._storage.appended:
+            appended = self._storage.appended
+            self._on_storage(self._storage.sync)
+            self._durable = max(self._durable, appended)
+        self._settle(batch, refusal)
+        return refusal
+
+    def _append(self, batch: list[Pending]) -> TraxError | None:
+        """Append the records that an interrupted call has not appended before."""
+        new = [pending for pending in batch if pending.first > self._storage.appended]
+        # A failed call leaves a gap in the sequences, and what is appended together has none.
+        length = 0
+
+        def run(pending: Pending) -> int:
+            nonlocal length
+            length += len(pending.commit)
+            return pending.last - length
+
+        for _, pendings in groupby(new, key=run):
+            together = list(pendings)
+            try:
+                self._storage.append(together[0].first, [pending.commit for pending in together])
+            except HandleError as error:
+                self.finish(error)
+                raise
+            except TraxError as error:
+                return error
+        return None
+
+    def _settle(self, batch: list[Pending], refusal: TraxError | None) -> None:
+        appended = self._storage.appended
+        stay = set()
+        for pending in batch:
+            if pending.last > appended:
+                if not pending.waits:
+                    stay.add(pending)  # its caller was told that it is kept in the process: the next call tries again
+                    continue
+                pending.error = refusal
+            pending.done = True
+        with self._mutex:
+            settled = set(batch) - stay
+            self._queue = [pending for pending in self._queue if pending not in settled]
+            self._queued_bytes = sum(pending.nbytes for pending in self._queue)
+
+    def _on_storage(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except TraxError as error:
+            self.finish(error)
+            self.check()
+
+    def _raise(self, error: TraxError | None) -> None:
+        if error is not None:
+            raise error
+
+
+def _sync_regularly(committer: weakref.ref[Committer], ended: threading.Event, interval_s: float) -> None:
+    while not ended.wait(interval_s):
+        live = committer()
+        if live is None:
+            return
+        if live.durable_sequence < live.last_sequence:
+            try:
+                live.sync(mark=False)
+            except TraxError:
+                return  # the committer keeps it, and raises it at the next call
+        del live

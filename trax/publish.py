@@ -1,0 +1,112 @@
+"""Checkpoints on their way to the snapshot: values are written beside the log, then one publish makes them true.
+
+Calls may overlap. Each has its place in the order in which they were made, and a value is only replaced by one of a
+later call, whichever of the two is ready first.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+
+from trax.codecs.base import Encoded
+from trax.commit import Committer
+from trax.errors import HandleError, StorageError
+from trax.storage.base import BlobReference, Commit, Storage, Stored
+
+logger = logging.getLogger("trax")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a call does to one name.
+
+    ``encoded`` is the new value, None deletes the name. ``cut`` is the last sequence that the value contains. Where it
+    depends on the sequences of the commit itself, ``place`` counts from the first of them: 0 is that one, -1 the last
+    before the commit.
+    """
+
+    encoded: Encoded | None
+    cut: int = 0
+    place: int | None = None
+    only_if_absent: bool = False
+
+
+class Publisher:
+    """Publishes changes. Any number of threads."""
+
+    def __init__(self, storage: Storage, committer: Committer) -> None:
+        self._storage = storage
+        self._committer = committer
+        self._publishing = threading.Lock()
+        self._calls = count(1)
+        self._newest: dict[str, int] = {}
+
+    def begin(self) -> int:
+        """The place of a call in the order of calls."""
+        return next(self._calls)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is published, and so no file removed, inside the block."""
+        with self._publishing:
+            yield
+
+    def publish(
+        self, call: int, changes: Mapping[str, Change], ahead: Sequence[tuple[int, Commit]] = (), sequences: int = 1
+    ) -> int:
+        """Make the changes true, durably; the sequence of the last commit among them.
+
+        ``ahead`` are records that become part of the log with them, each with its place among the new sequences.
+        """
+        self._committer.sync_through(max((change.cut for change in changes.values()), default=0))
+        written: dict[str, bytes | BlobReference] = {}
+        try:
+            for name, change in changes.items():
+                if change.encoded is not None:
+                    written[name] = self._storage.write_value(change.encoded)
+            with self._publishing:
+                with self._committer.exclusive(sequences) as first:
+                    last = first + sequences - 1
+                    names = self._merge(call, changes, written, first, last)
+                    self._storage.publish(names, last, [(first + place, commit) for place, commit in ahead])
+                self._newest |= {name: max(call, self._newest.get(name, 0)) for name in changes}
+                self._compact()
+        finally:
+            # What was written and did not become part of the store; the storage keeps what it may have published.
+            self._storage.discard(value for value in written.values() if isinstance(value, BlobReference))
+        return last
+
+    def _merge(
+        self,
+        call: int,
+        changes: Mapping[str, Change],
+        written: Mapping[str, bytes | BlobReference],
+        first: int,
+        last: int,
+    ) -> dict[str, Stored]:
+        names = dict(self._storage.names)
+        for name, change in changes.items():
+            present = names.get(name)
+            if self._newest.get(name, 0) > call:
+                continue
+            if change.only_if_absent and present is not None and present.value is not None:
+                continue
+            cut = change.cut if change.place is None else first + change.place
+            if change.only_if_absent and present is not None:
+                cut = max(cut, present.cut)  # a deleted name: what was logged before the deletion stays deleted
+            names[name] = Stored(cut, last, written.get(name))
+        return names
+
+    def _compact(self) -> None:
+        """Tidy up behind a checkpoint, which is done and stays done whatever happens here."""
+        try:
+            self._storage.compact()
+        except HandleError as error:
+            self._committer.finish(error)
+        except StorageError as error:
+            logger.warning("the log could not be compacted; the next checkpoint tries again: %s", error)

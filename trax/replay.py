@@ -1,0 +1,82 @@
+"""Folding: a checkpointed value and the entries behind its cut, through the caller's callback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from trax.codecs.base import Codec
+from trax.errors import CorruptionError, ReplayError
+from trax.storage.base import Entries, Stored, View
+
+ReplayLog = Callable[[Any, Any], Any]
+"""``replay_log(state, entry) -> state``: what one entry makes of a state."""
+
+
+def last_wins(state: Any, entry: Any) -> Any:
+    """The default ``replay_log``: each entry replaces the state."""
+    return entry
+
+
+class Fold:
+    """The state of one name while the log is passed over."""
+
+    def __init__(self, name: str, state: Any, replay_log: ReplayLog, codec: Codec, path: str) -> None:
+        self.name = name
+        self.state = state
+        self._replay_log = replay_log
+        self._codec = codec
+        self._path = path
+
+    def add(self, entries: Entries) -> None:
+        """Fold some entries. What the callback raises goes on as it is, with a note that names the record."""
+        state, replay_log = self.state, self._replay_log
+        sequence = entries.sequences[0]
+        values = iter(decode_entries(self._codec, entries, self._path))
+        for sequence, entry in zip(entries.sequences, values, strict=True):
+            before = state
+            try:
+                state = replay_log(state, entry)
+            except BaseException as error:
+                error.add_note(f"trax: while replaying sequence {sequence} of {self.name!r} from {self._path}")
+                raise
+            if state is None and before is not None and entry is not None:
+                raise self._returned_none(sequence)
+        self.state = state
+
+    def _returned_none(self, sequence: int) -> ReplayError:
+        text = (
+            f"replay_log returned None for {self.name!r} at sequence {sequence}, though neither the state nor the entry "
+            f"was None. Return the new state from it (a function that changes the state in place must return it too)."
+        )
+        return ReplayError(text, path=self._path, sequence=sequence, reason="replay_log returned None")
+
+
+def decode_entries(codec: Codec, entries: Entries, path: str) -> Iterable[Any]:
+    """The values of some entries; a CorruptionError says where they stood."""
+    try:
+        return codec.decode_many(entries.data, entries.lengths)
+    except CorruptionError as error:
+        raise _located(error, entries.name, path, entries.sequences[0]) from error
+
+
+def decode_stored(codec: Codec, view: View, name: str, stored: Stored, path: str, *, mmap: bool = False) -> Any:
+    """A checkpointed value, as an object of the caller's own."""
+    head, source = view.value(stored)
+    try:
+        return codec.decode_value(head, source, mmap=mmap)
+    except CorruptionError as error:
+        raise _located(error, name, path, stored.sequence) from error
+
+
+def decoded(codec: Codec, every: Iterable[Entries], path: str) -> Iterator[tuple[int, Any]]:
+    """Sequence and value, one by one."""
+    for entries in every:
+        yield from zip(entries.sequences, decode_entries(codec, entries, path), strict=True)
+
+
+def _located(error: CorruptionError, name: str, path: str, sequence: int) -> CorruptionError:
+    if error.path is not None:
+        return error
+    text = f"{path} is damaged: what is stored of {name!r} at sequence {sequence} can't be decoded ({error})."
+    return CorruptionError(text, path=path, sequence=sequence, reason=error.reason or str(error))

@@ -1,0 +1,193 @@
+"""One large value in a file of its own, written once and never changed. Layout: ``docs/format.rst``.
+
+The buffers come first, each at a multiple of 64 bytes so that it can be mapped; then the head; then an index with one
+CRC-32 a chunk of each buffer; last a footer whose checksum seals all of it, and which the snapshot repeats.
+
+What is written is what the checksum was computed of: each chunk is copied before both, so that a caller who changes an
+array meanwhile may get a mixture of old and new elements, as with any unlocked sharing, but never a damaged store.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+from zlib import crc32
+
+import msgpack
+
+from trax.codecs.base import Buffer, Encoded
+from trax.errors import CorruptionError, FormatError
+from trax.storage.base import BlobReference
+from trax.storage.local.framing import FORMAT_VERSION
+from trax.storage.local.fs import FileSystem, write_all
+
+_MAGIC = b"traxblob"
+_HEADER = struct.Struct("<8sHH4x16sQ")
+_HEADER_BYTES = 64
+_FOOTER = struct.Struct("<QQIQQI4x")
+_CHECKSUM = struct.Struct("<I")
+_FOOTER_BYTES = _FOOTER.size + _CHECKSUM.size
+assert _FOOTER_BYTES == 48
+_ALIGNMENT_BYTES = 64
+_CHUNK_BYTES = 1 << 20
+_WRITEBACK_BYTES = 1 << 23
+
+
+def write_blob(fs: FileSystem, fd: int, store_id: bytes, number: int, encoded: Encoded) -> BlobReference:
+    """Write a value to a new, empty file; it is on stable storage when this returns, its name in the directory isn't."""
+    header = _HEADER.pack(_MAGIC, FORMAT_VERSION, 0, store_id, number).ljust(_HEADER_BYTES, b"\0")
+    offset = write_all(fs, fd, header, 0)
+    index = []
+    for buffer in encoded.buffers:
+        offset += -offset % _ALIGNMENT_BYTES
+        checksums = _write_buffer(fs, fd, offset, buffer)
+        index.append((offset, buffer.nbytes, checksums))
+        offset += buffer.nbytes
+    head_offset = offset
+    index_offset = write_all(fs, fd, encoded.head, head_offset)
+    packed_index: bytes = msgpack.packb(index)
+    footer_offset = write_all(fs, fd, packed_index, index_offset)
+    footer = _FOOTER.pack(
+        head_offset, len(encoded.head), crc32(encoded.head), index_offset, len(packed_index), crc32(packed_index)
+    )
+    checksum = crc32(footer, crc32(header))
+    end = write_all(fs, fd, footer + _CHECKSUM.pack(checksum), footer_offset)
+    fs.fsync(fd)  # makes durable: the blob's contents, before a snapshot names it
+    return BlobReference(number, end, checksum)
+
+
+def _write_buffer(fs: FileSystem, fd: int, offset: int, buffer: Buffer) -> bytes:
+    """Write the buffer, and begin its way to the disk early; one checksum a chunk of _CHUNK_BYTES."""
+    bounce = bytearray(min(_CHUNK_BYTES, buffer.nbytes))
+    checksums = []
+    behind = offset
+    for chunk in _full_chunks(buffer, bounce):
+        checksums.append(crc32(chunk))
+        offset = write_all(fs, fd, chunk, offset)
+        if offset - behind >= _WRITEBACK_BYTES:
+            fs.start_writeback(fd, behind, offset - behind)
+            behind = offset
+    return struct.pack(f"<{len(checksums)}I", *checksums)
+
+
+def _full_chunks(buffer: Buffer, bounce: bytearray) -> Iterator[memoryview]:
+    """The bytes of the buffer, copied, in chunks that are all full but the last."""
+    view = memoryview(bounce)
+    filled = 0
+    for piece in buffer.chunks(_CHUNK_BYTES):
+        while len(piece):
+            step = min(len(piece), len(bounce) - filled)
+            view[filled : filled + step] = piece[:step]
+            piece = piece[step:]
+            filled += step
+            if filled == len(bounce):
+                yield view
+                filled = 0
+    if filled:
+        yield view[:filled]
+
+
+class BlobReader:
+    """A blob that is read: a :class:`trax.codecs.base.BufferSource`. Every byte is verified before it is handed on."""
+
+    def __init__(self, fs: FileSystem, fd: int, path: str, store_id: bytes, reference: BlobReference) -> None:
+        self._fs, self._fd, self._path = fs, fd, path
+        size = fs.size(fd)
+        if size != reference.nbytes:
+            raise self._damaged(min(size, reference.nbytes), f"it has {size:,} bytes instead of {reference.nbytes:,}")
+        self._head, self._index = self._open(store_id, reference)
+        self._mapped: memoryview | None = None
+
+    @property
+    def head(self) -> bytes:
+        return self._head
+
+    def nbytes(self, index: int) -> int:
+        return self._entry(index)[1]
+
+    def readinto(self, index: int, target: memoryview) -> None:
+        offset, nbytes, checksums = self._entry(index)
+        assert len(target) == nbytes, "the codec allocates what nbytes() says"
+        for place, checksum in enumerate(checksums):
+            part = target[place * _CHUNK_BYTES : (place + 1) * _CHUNK_BYTES]
+            at = offset + place * _CHUNK_BYTES
+            if self._fs.preadinto(self._fd, part, at) != len(part) or crc32(part) != checksum:
+                raise self._damaged(at, "a part of its data does not match its checksum")
+
+    def map(self, index: int) -> memoryview:
+        offset, nbytes, checksums = self._entry(index)
+        if self._mapped is None:
+            self._mapped = self._fs.map(self._fd, self._fs.size(self._fd))
+        view = self._mapped[offset : offset + nbytes]
+        for place, checksum in enumerate(checksums):
+            if crc32(view[place * _CHUNK_BYTES : (place + 1) * _CHUNK_BYTES]) != checksum:
+                raise self._damaged(offset + place * _CHUNK_BYTES, "a part of its data does not match its checksum")
+        return view
+
+    def check(self) -> None:
+        """Read all of it; CorruptionError names the first bad place."""
+        part = memoryview(bytearray(_CHUNK_BYTES))
+        for offset, nbytes, checksums in map(self._entry, range(len(self._index))):
+            for place, checksum in enumerate(checksums):
+                at = offset + place * _CHUNK_BYTES
+                want = part[: min(_CHUNK_BYTES, offset + nbytes - at)]
+                if self._fs.preadinto(self._fd, want, at) != len(want) or crc32(want) != checksum:
+                    raise self._damaged(at, "a part of its data does not match its checksum")
+
+    def _open(self, store_id: bytes, reference: BlobReference) -> tuple[bytes, list[Any]]:
+        header = self._fs.pread(self._fd, _HEADER_BYTES, 0)
+        if len(header) == _HEADER_BYTES and header.startswith(_MAGIC) and _HEADER.unpack_from(header)[1] > FORMAT_VERSION:
+            text = f"{self._path} was written by a newer version of trax. Install that version."
+            raise FormatError(text, path=self._path, reason="newer format")
+        footer_offset = reference.nbytes - _FOOTER_BYTES
+        footer = self._fs.pread(self._fd, _FOOTER_BYTES, footer_offset) if footer_offset >= _HEADER_BYTES else b""
+        if len(footer) != _FOOTER_BYTES or crc32(footer[: _FOOTER.size], crc32(header)) != reference.checksum:
+            raise self._damaged(max(footer_offset, 0), "its seal is not the one that the snapshot names")
+        if _HEADER.unpack_from(header) != (_MAGIC, FORMAT_VERSION, 0, store_id, reference.number):
+            raise self._damaged(0, "it belongs to another store or to another value")
+        head_offset, head_bytes, head_checksum, index_offset, index_bytes, index_checksum = _FOOTER.unpack_from(footer)
+        head = self._part(head_offset, head_bytes, head_checksum, footer_offset)
+        index = msgpack.unpackb(self._part(index_offset, index_bytes, index_checksum, footer_offset))
+        return head, index
+
+    def _part(self, offset: int, nbytes: int, checksum: int, end: int) -> bytes:
+        if offset + nbytes > end:
+            raise self._damaged(offset, "its footer names bytes that it does not have")
+        data = self._fs.pread(self._fd, nbytes, offset)
+        if crc32(data) != checksum:
+            raise self._damaged(offset, "a part of it does not match its checksum")
+        return data
+
+    def _entry(self, index: int) -> tuple[int, int, tuple[int, ...]]:
+        if not 0 <= index < len(self._index):
+            raise self._damaged(0, f"its head asks for buffer {index}, and it has {len(self._index)}")
+        offset, nbytes, packed = self._index[index]
+        checksums = struct.unpack(f"<{len(packed) // 4}I", packed)
+        if offset + nbytes > self._fs.size(self._fd) or len(checksums) != -(-nbytes // _CHUNK_BYTES):
+            raise self._damaged(offset, "its index does not fit the file")
+        return offset, nbytes, checksums
+
+    def _damaged(self, offset: int, reason: str) -> CorruptionError:
+        text = (
+            f"{self._path} is damaged at byte {offset:,}: {reason}. Nothing was changed. Restore the store from a "
+            f"copy, or see what 'trax repair' can save."
+        )
+        return CorruptionError(text, path=self._path, offset=offset, reason=reason)
+
+
+class NoBuffers:
+    """The source of a value that stands in the snapshot itself and has no buffers."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def nbytes(self, index: int) -> int:
+        text = f"{self._path} is damaged: a value refers to a buffer that a snapshot can't hold."
+        raise CorruptionError(text, path=self._path, reason="a buffer that is not there")
+
+    def readinto(self, index: int, target: memoryview) -> None:
+        self.nbytes(index)
+
+    def map(self, index: int) -> memoryview:
+        raise AssertionError(f"the codec asks nbytes({index}) first")

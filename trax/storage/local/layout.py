@@ -1,0 +1,52 @@
+"""Where the files of a store lie, and which names in its directory are ours. Files are named by numbers only."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+
+_SEGMENT = re.compile(r"log\.(\d{8,20})")
+_NUMBER = re.compile(r"(\d{8,20})")
+
+
+class Layout:
+    """The paths of one store; ``path`` is absolute, so that a later chdir changes nothing."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.path.abspath(os.fspath(path))
+        self.lock = os.path.join(self.path, "lock")
+        self.owner = os.path.join(self.path, "owner")
+        self.snapshot = os.path.join(self.path, "snapshot")
+        self.snapshot_new = os.path.join(self.path, "snapshot.new")
+        self.blobs = os.path.join(self.path, "blobs")
+        self.kept = os.path.join(self.path, "kept")
+        self.removed = os.path.join(self.path, "removed")
+
+    @property
+    def parent(self) -> str:
+        return os.path.dirname(self.path)
+
+    def segment(self, number: int) -> str:
+        return os.path.join(self.path, f"log.{number:08}")
+
+    def blob(self, number: int) -> str:
+        return os.path.join(self.blobs, f"{number:08}")
+
+    def kept_snapshot(self, generation: int) -> str:
+        return os.path.join(self.kept, f"{generation:08}")
+
+    def ours(self, entry: str) -> bool:
+        """Whether a store of ours has an entry of that name in its directory."""
+        fixed = (self.lock, self.owner, self.snapshot, self.snapshot_new, self.blobs, self.kept, self.removed)
+        return entry in map(os.path.basename, fixed) or _SEGMENT.fullmatch(entry) is not None
+
+
+def segment_numbers(entries: Iterable[str]) -> set[int]:
+    """The numbers of the segments among the names in a store's directory."""
+    return {int(match[1]) for match in map(_SEGMENT.fullmatch, entries) if match}
+
+
+def file_numbers(entries: Iterable[str]) -> set[int]:
+    """The numbers that are names in the directories of blobs and of kept snapshots."""
+    return {int(match[1]) for match in map(_NUMBER.fullmatch, entries) if match}

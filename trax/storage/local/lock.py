@@ -1,0 +1,148 @@
+"""One writer at a time.
+
+A real lock of the operating system on the file ``lock``, which ends with the process and is never stolen. Where the
+file system has none, a file ``owner`` takes its place: it stays behind when its process dies, so it may be taken over
+only from an owner that is provably gone. What both can't exclude, the store's epoch does: a writer that was replaced
+finds out before it acknowledges anything.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import warnings
+from contextlib import suppress
+
+from trax.errors import LockWarning, StoreLockedError
+from trax.storage.local.fs import FileSystem, write_all
+from trax.storage.local.layout import Layout
+from trax.storage.local.owner import Owner, decode_owner, describe, encode_owner, is_gone, this_process
+from trax.storage.local.refusal import asking
+
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+_OWNER_BYTES = 4096
+
+
+class WriterLock:
+    """Held from construction to ``release``; StoreLockedError says who holds it."""
+
+    def __init__(self, fs: FileSystem, layout: Layout) -> None:
+        self._fs, self._layout = fs, layout
+        self._fd: int | None = None
+        self.real = True
+        with asking("lock", layout.lock):
+            self._take()
+
+    def release(self) -> None:
+        """Let the next writer in."""
+        if self._fd is not None:
+            self._fs.unlock(self._fd)
+            self._fs.close(self._fd)
+        elif not self.real:
+            with suppress(FileNotFoundError):
+                self._fs.unlink(self._layout.owner)
+        self._fd, self.real = None, True
+
+    def abandon(self) -> None:
+        """In a forked child: drop the descriptor. Unlocking it would unlock the parent, whose lock it is."""
+        if self._fd is not None:
+            self._fs.close(self._fd)
+        self._fd, self.real = None, True
+
+    def _take(self) -> None:
+        while True:
+            fd = _open_or_create(self._fs, self._layout.lock)
+            try:
+                held = self._fs.lock(fd)
+                if held and self._fs.identity_of(fd) != self._fs.identity(self._layout.lock):
+                    raise FileNotFoundError(errno.ENOENT, "the lock file was replaced while it was being locked")
+                if held:
+                    self._fs.truncate(fd, 0)
+                    write_all(self._fs, fd, encode_owner(this_process()), 0)
+                    self._fd = fd
+                    return
+                owner = decode_owner(self._fs.pread(fd, _OWNER_BYTES, 0))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                self._take_owner_file()
+                return
+            finally:
+                if self._fd is None:
+                    self._fs.close(fd)
+            raise _locked(self._layout, owner, "The lock ends with that process.")
+
+    def _take_owner_file(self) -> None:
+        text = (
+            f"the file system of {self._layout.path} has no locks: the file 'owner' keeps other writers out instead. "
+            f"It stays behind when its process is killed; 'trax unlock' removes it."
+        )
+        warnings.warn(LockWarning(text), stacklevel=2)
+        try:
+            self._create_owner_file()
+        except FileExistsError:
+            self._take_over()
+        self.real = False
+
+    def _create_owner_file(self) -> None:
+        fd = self._fs.create(self._layout.owner)
+        try:
+            write_all(self._fs, fd, encode_owner(this_process()), 0)
+            self._fs.fsync(fd)  # makes durable: who the owner is, for whoever finds the file after a power loss
+        finally:
+            self._fs.close(fd)
+
+    def _take_over(self) -> None:
+        found = read_owner_file(self._fs, self._layout)
+        hint = "If you know that it has ended, 'trax unlock' frees the store."
+        if not is_gone(found):
+            raise _locked(self._layout, found, hint)
+        aside = f"{self._layout.owner}.{os.getpid()}"
+        self._fs.rename(self._layout.owner, aside)
+        moved = read_owner(self._fs, aside)
+        self._fs.unlink(aside)
+        try:
+            # Another process may have judged the same file and been faster: then it was its file that we moved. It
+            # finds that out by the epoch; we do not go on either.
+            if moved != found:
+                raise _locked(self._layout, moved, "Both tried to take over from a writer that is gone: try again.")
+            self._create_owner_file()
+        except FileExistsError:
+            raise _locked(self._layout, read_owner_file(self._fs, self._layout), hint) from None
+
+
+def read_owner_file(fs: FileSystem, layout: Layout) -> Owner:
+    """Who the owner file names; empty when there is none."""
+    return read_owner(fs, layout.owner)
+
+
+def read_lock_file(fs: FileSystem, layout: Layout) -> Owner:
+    """Who took the lock last; whether it still holds it, only trying to take it tells."""
+    return read_owner(fs, layout.lock)
+
+
+def read_owner(fs: FileSystem, path: str) -> Owner:
+    try:
+        fd = fs.open(path)
+    except FileNotFoundError:
+        return {}
+    try:
+        return decode_owner(fs.pread(fd, _OWNER_BYTES, 0))
+    finally:
+        fs.close(fd)
+
+
+def _open_or_create(fs: FileSystem, path: str) -> int:
+    while True:
+        try:
+            return fs.open(path, write=True)
+        except FileNotFoundError:
+            with suppress(FileExistsError):
+                return fs.create(path)
+
+
+def _locked(layout: Layout, owner: Owner, hint: str) -> StoreLockedError:
+    text = f"the store {layout.path} is in use by {describe(owner)}. {hint} To read it meanwhile, open it with mode='r'."
+    return StoreLockedError(text, path=layout.path, reason="locked", owner=owner)

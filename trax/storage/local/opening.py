@@ -1,0 +1,230 @@
+"""What a writer does before its first record: judge what is there, prove it durable, remove what nobody names.
+
+The order matters. The new epoch is published before the log is scanned: what a writer of an older epoch adds after that
+was never acknowledged. What the frames themselves can't prove to be on stable storage is written again into a new
+segment and synced before it is relied on: after a failed fsync, or in a process that started after it, the page cache
+shows what the disk doesn't have, and another fsync of the same pages proves nothing (PostgreSQL 2018).
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+from trax.errors import NotAStoreError, StoreNotFoundError, TornTailWarning
+from trax.storage.local.commit_point import missing_file
+from trax.storage.local.framing import SEGMENT_HEADER_BYTES
+from trax.storage.local.fs import FileSystem
+from trax.storage.local.layout import Layout, file_numbers, segment_numbers
+from trax.storage.local.payload import MalformedPayloadError
+from trax.storage.local.refusal import asking
+from trax.storage.local.segment import (
+    Frame,
+    Manner,
+    SegmentWriter,
+    Summary,
+    Tail,
+    Walk,
+    create_segment,
+    judge,
+    malformed,
+)
+from trax.storage.local.snapshot import SegmentReference, Snapshot
+from trax.storage.local.view import LocalView
+
+logger = logging.getLogger("trax")
+
+
+class TornTail(NamedTuple):
+    """What a crash left behind the last whole frame: it is not used, and stays where it is until the log is truncated."""
+
+    path: str
+    offset: int
+    nbytes: int
+    reason: str
+
+
+def survey(fs: FileSystem, layout: Layout, *, create: bool) -> bool:
+    """Whether there is a store at the path (True) or room for a new one (False); an error for anything else."""
+    kind = fs.kind(layout.path)
+    if kind == "absent" and create:
+        return False
+    if kind == "absent":
+        text = f"there is no store at {layout.path}. mode='a' creates one."
+        raise StoreNotFoundError(text, path=layout.path, reason="absent")
+    if kind != "directory":
+        text = f"{layout.path} is a {kind}, and a store is a directory. Choose another path."
+        raise NotAStoreError(text, path=layout.path, reason=f"a {kind}")
+    entries = fs.listdir(layout.path)
+    if fs.kind(layout.snapshot) == "file":
+        return True
+    if fs.kind(layout.snapshot) != "absent":
+        text = f"{layout.snapshot} is not a file: this directory is not a store, or it was damaged."
+        raise NotAStoreError(text, path=layout.snapshot, reason="not a file")
+    return _survey_without_snapshot(fs, layout, entries, create=create)
+
+
+def _survey_without_snapshot(fs: FileSystem, layout: Layout, entries: list[str], *, create: bool) -> bool:
+    # A crash while a store was being created leaves at most an empty first segment; anything more had a snapshot.
+    for number in segment_numbers(entries):
+        fd = fs.open(layout.segment(number))
+        try:
+            if number > 1 or fs.size(fd) > SEGMENT_HEADER_BYTES:
+                raise missing_file(layout.snapshot)
+        finally:
+            fs.close(fd)
+    for directory in (layout.blobs, layout.kept):
+        if fs.kind(directory) == "directory" and file_numbers(fs.listdir(directory)):
+            raise missing_file(layout.snapshot)
+    if not create:
+        text = f"there is no store in {layout.path}. mode='a' creates one."
+        raise StoreNotFoundError(text, path=layout.path, reason="no snapshot")
+    foreign = [entry for entry in entries if not layout.ours(entry) and not entry.startswith(".")]
+    if foreign:
+        names = ", ".join(map(repr, foreign[:3])) + (", …" if len(foreign) > 3 else "")
+        text = f"{layout.path} holds files that are not a store's: {names}. Choose an empty or a new directory."
+        raise NotAStoreError(text, path=layout.path, reason="foreign files")
+    return False
+
+
+def make_directories(fs: FileSystem, layout: Layout) -> None:
+    """Create the store's directory and those above it; the names are on stable storage when this returns."""
+    missing = []
+    path = layout.path
+    while fs.kind(path) == "absent":
+        missing.append(path)
+        path = Layout(path).parent
+    for path in [*reversed(missing), layout.blobs, layout.kept]:
+        with suppress(FileExistsError):
+            fs.mkdir(path)
+        # Makes durable: the directory's name, or a power loss takes the whole store. Synced even if it existed: a
+        # crash may have come between another attempt's mkdir and its fsync.
+        fs.fsync_directory(Layout(path).parent)
+    fs.fsync_directory(layout.parent)
+
+
+class LogOpening:
+    """Scans the whole log and ends with a writer at its end; what is not proven durable was written again.
+
+    Afterwards ``sealed`` and ``active`` are the segments that the store consists of, ``summaries`` says what the sealed
+    ones hold, and ``changed`` whether the snapshot must be replaced for that to become true.
+    """
+
+    def __init__(
+        self, fs: FileSystem, layout: Layout, snapshot: Snapshot, manner: Manner, file_mode: int | None
+    ) -> None:
+        self._fs, self._layout, self._store_id = fs, layout, snapshot.store_id
+        self._manner, self._file_mode = manner, file_mode
+        *self.sealed, self.active = snapshot.segments
+        self.summaries: dict[int, Summary] = {}
+        self.torn: TornTail | None = None
+        self.rewritten_records = 0
+        self.changed = False
+        with LocalView(fs, layout, snapshot, snapshot, (), None) as view:
+            for segment in view.segments[:-1]:
+                self.summaries[segment.reference.number] = _summarize(view.frames(segment), segment.path)
+            start = view.segments[-1].start
+        with asking("open", layout.segment(self.active.number)):
+            self.writer = self._open_active(start)
+
+    def _open_active(self, start: Tail) -> SegmentWriter:
+        path = self._layout.segment(self.active.number)
+        fd = self._fs.open(path, write=True)
+        try:
+            end = self._fs.size(fd)
+            walk = Walk(self._fs, fd, path, self.active.salt, start, end)
+            summary = _summarize(walk, path)
+            reason = judge(walk)
+            if reason is None and (walk.marked or walk.tail == start):
+                writer = self._go_on(fd, walk, summary)
+                fd = -1
+                return writer
+            if reason is not None:
+                self.torn = TornTail(path, walk.tail.offset, end - walk.tail.offset, reason)
+                _report(self.torn)
+            return self._rewrite(walk, start)
+        finally:
+            if fd >= 0:
+                self._fs.close(fd)
+
+    def _go_on(self, fd: int, walk: Walk, summary: Summary) -> SegmentWriter:
+        """After a clean close: the same segment. The mark itself is not proven; it is written again before it is used."""
+        writer = SegmentWriter(
+            self._fs, fd, walk.path, self.active.salt, self._manner, walk.before_mark, walk.before_mark.offset, summary
+        )
+        if walk.marked:
+            writer.mark()
+        writer.cut_back()
+        writer.sync()  # makes durable: the mark, before frames stand behind it
+        return writer
+
+    def _rewrite(self, walk: Walk, start: Tail) -> SegmentWriter:
+        """Seal the active segment where it is proven; what follows goes into a new one, and is synced there."""
+        proven = Walk(self._fs, walk.fd, walk.path, walk.salt, start, walk.proven)
+        summary = _summarize(proven, walk.path)
+        number = 1 + max(segment_numbers(self._fs.listdir(self._layout.path)))
+        writer = create_segment(
+            self._fs,
+            self._layout.segment(number),
+            self._store_id,
+            number,
+            mode=self._file_mode,
+            manner=self._manner,
+            sequence=proven.tail.sequence,
+        )
+        try:
+            for frame in Walk(self._fs, walk.fd, walk.path, walk.salt, proven.tail, walk.tail.offset):
+                writer.append_again(frame)
+                self.rewritten_records += frame.header.record_count
+            writer.sync()  # makes durable: the records that the old segment could not prove
+        except BaseException:
+            self._fs.close(writer.fd)
+            raise
+        if proven.tail != start or self.torn is not None:
+            self.sealed.append(self.active._replace(sealed=proven.tail))
+            self.summaries[self.active.number] = summary
+        self.active = SegmentReference(number, writer.salt, None)
+        self.changed = True
+        return writer
+
+
+def _summarize(frames: Iterable[Frame], path: str) -> Summary:
+    summary = Summary()
+    for frame in frames:
+        try:
+            summary.add_frame(frame)
+        except MalformedPayloadError as error:
+            raise malformed(error, path, frame.header.first_sequence) from error
+    return summary
+
+
+def _report(torn: TornTail) -> None:
+    text = (
+        f"{torn.path}: the last {torn.nbytes:,} bytes, from byte {torn.offset:,} on, are not whole records "
+        f"({torn.reason}): a crash cut them off while they were being written. They were not acknowledged as durable; "
+        f"they are not used, and stay where they are until the log is truncated."
+    )
+    logger.warning(text)
+    warnings.warn(TornTailWarning(text), stacklevel=2)
+
+
+def sweep(fs: FileSystem, layout: Layout, snapshot: Snapshot, blobs: set[int]) -> None:
+    """Remove files that bear our names and that no snapshot names: leftovers of calls that a crash ended."""
+    for path in _leftovers(fs, layout, snapshot, blobs):
+        with suppress(FileNotFoundError):
+            fs.unlink(path)
+
+
+def _leftovers(fs: FileSystem, layout: Layout, snapshot: Snapshot, blobs: set[int]) -> Iterator[str]:
+    segments = {reference.number for reference in snapshot.segments}
+    kept = {reference.generation for reference in snapshot.kept}
+    entries = fs.listdir(layout.path)
+    yield from map(layout.segment, segment_numbers(entries) - segments)
+    yield from map(layout.blob, file_numbers(fs.listdir(layout.blobs)) - blobs)
+    yield from map(layout.kept_snapshot, file_numbers(fs.listdir(layout.kept)) - kept)
+    if fs.kind(layout.snapshot_new) == "file":
+        yield layout.snapshot_new
+

@@ -1,0 +1,37 @@
+"""What the operating system refuses, in words that help: ``OSError`` to the tree of :mod:`trax.errors`."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trax.errors import DiskFullError, ReadOnlyError, StorageError, TraxError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def refused(error: OSError, doing: str, path: str) -> TraxError:
+    """The error to raise for ``error``, which happened while ``doing`` something to ``path``."""
+    reason = os.strerror(error.errno) if error.errno is not None else str(error)
+    message = f"could not {doing} {path}: {reason}"
+    if error.errno in _FULL:
+        text = f"{message}. Nothing acknowledged is lost; free some space and repeat the call."
+        return DiskFullError(text, path=path, reason=reason, errno=error.errno)
+    if error.errno in _DENIED:
+        text = f"{message}. Check who owns the directory and whether the file system is mounted read-only."
+        return ReadOnlyError(text, path=path, reason=reason, errno=error.errno)
+    return StorageError(f"{message}. Nothing acknowledged is lost.", path=path, reason=reason, errno=error.errno)
+
+
+@contextmanager
+def asking(doing: str, path: str) -> Iterator[None]:
+    """Turn what the system refuses inside the block into an error that says what it was asked for."""
+    try:
+        yield
+    except TraxError:
+        raise
+    except OSError as error:
+        raise refused(error, doing, path) from error
