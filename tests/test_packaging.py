@@ -24,7 +24,8 @@ ONLY_THE_CORE = """
 import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in sys.stdlib_module_names | {"trax", "msgpack", "filelock"}:
+        known = sys.stdlib_module_names | {"trax", "msgpack", "filelock"}
+        if name.partition(".")[0] not in known and not name.startswith("_sysconfigdata"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Blocker())
 """

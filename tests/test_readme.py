@@ -1,4 +1,4 @@
-"""Every example that users read runs: README's as it stands, the documentation's and the docstrings' as sessions."""
+"""Every example that users read runs: README's as it stands, the documentation's and the docstrings' as ``>>>`` examples."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def test_readme_is_not_longer_than_three_screens() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_sessions_in_the_documentation(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documentation_examples(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert doctest.testfile(str(page), module_relative=False, encoding="utf-8").failed == 0
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_sessions_in_docstrings(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docstring_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert doctest.testmod(importlib.import_module(name)).failed == 0

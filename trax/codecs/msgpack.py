@@ -29,6 +29,9 @@ _KEPT_PACKER_BYTES = 1 << 20  # a packer never gives back the memory of its larg
 # unpackb takes 40 KiB of the C stack, so that levels beyond these use Unpacker, which is slower but lives on the heap.
 _DEPTH_ON_STACK = 8
 
+# No length is bounded here: in both ways of unpacking the bounds follow from the length of the data.
+_UNPACKING = {"raw": False, "use_list": True, "strict_map_key": False, "unicode_errors": "surrogatepass"}
+
 
 class MsgpackCodec:
     """Exact msgpack. Any thread may call any method at any time, a registered function's own calls included."""
@@ -222,12 +225,9 @@ class _Reader:
         self._depth = 0
 
     def unpack(self, data: bytes) -> Any:
-        # The bounds of all lengths inside follow from the length of the data, in both ways of unpacking.
-        options: dict[str, Any] = {"raw": False, "strict_map_key": False, "use_list": True}
-        options.update(unicode_errors="surrogatepass", ext_hook=self._extended)
         if self._depth < _DEPTH_ON_STACK:
-            return msgpack.unpackb(data, **options)
-        unpacker = msgpack.Unpacker(max_buffer_size=len(data), **options)
+            return msgpack.unpackb(data, ext_hook=self._extended, **_UNPACKING)
+        unpacker = msgpack.Unpacker(max_buffer_size=len(data), ext_hook=self._extended, **_UNPACKING)
         unpacker.feed(data)
         value = unpacker.unpack()
         if unpacker.tell() != len(data):

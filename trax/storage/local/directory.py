@@ -20,7 +20,7 @@ from itertools import count
 from typing import NamedTuple
 
 from trax.codecs.base import Encoded
-from trax.errors import CodecError, FinishedError
+from trax.errors import CodecError, InvalidArgumentError
 from trax.storage.base import BlobReference, Commit, SnapshotInfo, Stored
 from trax.storage.local.blob import write_blob
 from trax.storage.local.commit_point import CommitPoint, load_snapshot
@@ -227,7 +227,8 @@ class LocalStorage:
         end = writer.tail.offset
         with asking("copy to", target.path):
             if survey(self._fs, target, create=True):
-                raise FileExistsError(17, "there is a store already")
+                text = f"{target.path} holds a store already. Copy to a directory that is new or empty."
+                raise InvalidArgumentError(text, path=target.path, reason="a store is there already")
             make_directories(self._fs, target)
             for reference in _blobs(snapshot, every_kept):
                 self._copy(self._layout.blob(reference.number), target.blob(reference.number))

@@ -1,0 +1,16 @@
+"""What many tests end with."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import trax
+
+
+def reopen_and_check(path: str | os.PathLike[str], **options: Any) -> trax.Trax:
+    """The store, opened again, after every byte of it was read and found right."""
+    store = trax.Trax(path, **options)
+    found = store.verify()
+    assert found.problems == [], found.problems
+    return store
