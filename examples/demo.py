@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 import mmap
 import random
 import shutil
@@ -125,6 +126,7 @@ def main() -> int:
     if arguments.child:
         nile_mcmc.run(arguments.child / "store", arguments.steps, Ledger(arguments.child / "ledger").report)
         return 0
+    logging.getLogger("trax").addHandler(logging.NullHandler())  # the table reports a torn tail
     seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
     planned = aims(random.Random(seed), arguments.steps, arguments.kills)
     print(f"When did the flow of the Nile change? {arguments.steps} steps, {len(planned)} kills, --seed {seed}")

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import traceback
 from pathlib import Path
+from typing import Any
 
 import trax
 
@@ -22,7 +24,15 @@ def fold(state: list[int], entry: int) -> list[int]:
     return state
 
 
-def work(store: trax.Trax, ledger: int, thread: int, state: list[int]) -> None:
+def work(*arguments: Any) -> None:
+    try:
+        log_for_ever(*arguments)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def log_for_ever(store: trax.Trax, ledger: int, thread: int, state: list[int]) -> None:
     own = f"own{thread}"
     number = state[-1] + 1 if state else 0
     while True:

@@ -1,4 +1,4 @@
-"""Every example that users read runs: README's as it stands, the documentation's and the docstrings' as ``>>>`` examples."""
+"""Every example that users read runs: README's as it stands, the ``>>>`` ones in the documentation and docstrings."""
 
 from __future__ import annotations
 

@@ -65,6 +65,7 @@ def test_sigkill_loses_nothing_acknowledged_and_shows_no_half_record(tmp_path: P
             else:
                 time.sleep(dice.uniform(0, 0.25))  # while it is still opening
             worker.send_signal(signal.SIGKILL)
+        assert worker.returncode == -signal.SIGKILL, "it ended by itself: see its traceback"
         if kill % 4 == 3 or kill == KILLS - 1:
             now = check(tmp_path / "store", ledger)
             assert now >= recovered

@@ -12,6 +12,8 @@
 >>> logger.close()
 """
 
+import logging
+
 from trax._version import __version__
 from trax.batch import Batch
 from trax.codecs import register
@@ -21,3 +23,5 @@ from trax.storage.base import SnapshotInfo
 from trax.store import Trax
 
 __all__ = ["Batch", "SnapshotInfo", "Trax", "TraxError", "TraxWarning", "Verification", "__version__", "register"]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # what it says is also a warning; handlers are the user's

@@ -121,6 +121,12 @@ class Committer:
                 raise
             self._durable = max(self._durable, first + count - 1)
 
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Nothing is appended in the block."""
+        with self._io:
+            yield
+
     def check(self) -> None:
         """Raise what ended this committer, if anything has."""
         if self._failure is not None:

@@ -105,7 +105,7 @@ class Publisher:
     def _compact(self) -> None:
         """Tidy up behind a checkpoint, which is done and stays done whatever happens here."""
         try:
-            self._storage.compact()
+            self._storage.compact(self._committer.quiet())
         except HandleError as error:
             self._committer.finish(error)
         except StorageError as error:

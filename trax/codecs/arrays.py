@@ -144,8 +144,10 @@ def decode_scalar(plain: Any) -> Any:
 
 
 def encode_dtype(dtype: np.dtype[Any]) -> Any:
+    if dtype.isnative and dtype.metadata is None and (known := _NUMBERS.get(type(dtype))):
+        return known
     encoded = _encode_dtype(dtype, 0)
-    if dtype.isbuiltin != 1 and not _is_same(decode_dtype(encoded), dtype):
+    if not _is_same(decode_dtype(encoded), dtype):
         raise _refused(dtype, "view the array as a dtype that NumPy itself ships, and keep the dtype's name beside it")
     return encoded
 
@@ -163,6 +165,12 @@ def _encode_dtype(dtype: np.dtype[Any], depth: int) -> Any:
     if dtype.names is not None:
         return _encode_struct(dtype, depth)
     return dtype.str if np.dtype(dtype.str).char == dtype.char else dtype.str[0] + dtype.char
+
+
+_NUMBERS = {
+    type(dtype): _encode_dtype(dtype, 0)
+    for dtype in map(np.dtype, ["?", *np.typecodes["AllInteger"], *np.typecodes["AllFloat"]])
+}
 
 
 def _encode_struct(dtype: np.dtype[Any], depth: int) -> Any:

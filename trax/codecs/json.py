@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,6 +32,11 @@ from trax.errors import CorruptionError, TraxError, UnsupportedValueError
 _NATIVE_INT_BITS = 2048
 
 _TEXT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False)
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+# A level of the value takes at most five of the text: {"$type": ["name", {"$dict": [[key, value]]}]}.
+_MAX_LEVELS = 5 * limits.MAX_DEPTH + 5
+
 _DOUBLE = struct.Struct(">d")
 
 
@@ -96,13 +102,16 @@ class _Writer:
             return {"$bytes": base64.b64encode(value).decode("ascii")}
         if depth >= limits.MAX_DEPTH:
             raise RecursionError
-        if kind is list:
-            return [self.notation(item, depth + 1) for item in value]
-        if kind is dict:
-            return self._dict(value, depth + 1)
+        if kind is list or kind is dict:
+            return self._contents(value, depth + 1)
         return self._extended(value, depth + 1)
 
-    def _dict(self, value: dict[Any, Any], depth: int) -> Any:
+    def _contents(self, value: Any, depth: int) -> Any:
+        """``value``, if it is a list or dict with its items at ``depth``: a plain value is no level of its own."""
+        if type(value) is list:
+            return [self.notation(item, depth) for item in value]
+        if type(value) is not dict:
+            return self.notation(value, depth)
         if all(type(key) is str and not key.startswith("$") for key in value):
             return {key: self.notation(item, depth) for key, item in value.items()}
         return {"$dict": [[self.notation(key, depth), self.notation(item, depth)] for key, item in value.items()]}
@@ -110,11 +119,11 @@ class _Writer:
     def _extended(self, value: Any, depth: int) -> Any:
         row = table.BLOB if type(value) is bytes else table.by_class(type(value))
         if row is not None:
-            return {f"${row.tag}": self.notation(row.encode(value), depth)}
+            return {f"${row.tag}": self._contents(row.encode(value), depth)}
         registration = registry.by_class(type(value))
         if registration is None:
             raise refusal(value)
-        state = self.notation(registration.encode(value), depth)
+        state = self._contents(registration.encode(value), depth)
         return {f"${table.REGISTERED_TAG}": [registration.name, state]}
 
     def _buffer(self, buffer: MemoryBuffer | StridedBuffer) -> Any:
@@ -134,12 +143,25 @@ def _decode(data: bytes, source: BufferSource | None, mapped: bool) -> Any:
         return json.loads(text, object_hook=reader.value, parse_constant=_refuse_constant)
     except TraxError:
         raise
+    except RecursionError as error:
+        if registry.raised_by_caller(error) or _levels(data) <= _MAX_LEVELS:
+            raise  # the text may be sound, and the caller's own stack nearly used up
+        raise CorruptionError("the bytes are JSON nested deeper than trax writes", reason="undecodable JSON") from None
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
         if registry.raised_by_caller(error):
             raise
         raise CorruptionError(
             f"the bytes are no JSON that trax wrote: {error or type(error).__name__}", reason="undecodable JSON"
         ) from error
+
+
+def _levels(data: bytes) -> int:
+    """How deep arrays and objects lie inside one another."""
+    level = deepest = 0
+    for bracket in re.findall(rb"[][{}]", _STRING.sub(b"", data)):
+        level += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, level)
+    return deepest
 
 
 def _refuse_constant(text: str) -> Any:

@@ -29,9 +29,6 @@ _KEPT_PACKER_BYTES = 1 << 20  # a packer never gives back the memory of its larg
 # unpackb takes 40 KiB of the C stack, so that levels beyond these use Unpacker, which is slower but lives on the heap.
 _DEPTH_ON_STACK = 8
 
-# No length is bounded here: in both ways of unpacking the bounds follow from the length of the data.
-_UNPACKING = {"raw": False, "use_list": True, "strict_map_key": False, "unicode_errors": "surrogatepass"}
-
 
 class MsgpackCodec:
     """Exact msgpack. Any thread may call any method at any time, a registered function's own calls included."""
@@ -225,9 +222,21 @@ class _Reader:
         self._depth = 0
 
     def unpack(self, data: bytes) -> Any:
+        # The bounds of all lengths follow from the length of the data, in both ways of unpacking. The options are spelled
+        # out twice, since passing them on as a dict would cost as much as unpacking a small entry.
+        hook, errors = self._extended, "surrogatepass"
         if self._depth < _DEPTH_ON_STACK:
-            return msgpack.unpackb(data, ext_hook=self._extended, **_UNPACKING)
-        unpacker = msgpack.Unpacker(max_buffer_size=len(data), ext_hook=self._extended, **_UNPACKING)
+            return msgpack.unpackb(
+                data, raw=False, use_list=True, strict_map_key=False, unicode_errors=errors, ext_hook=hook
+            )
+        unpacker = msgpack.Unpacker(
+            max_buffer_size=len(data),
+            raw=False,
+            use_list=True,
+            strict_map_key=False,
+            unicode_errors=errors,
+            ext_hook=hook,
+        )
         unpacker.feed(data)
         value = unpacker.unpack()
         if unpacker.tell() != len(data):

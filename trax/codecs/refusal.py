@@ -139,10 +139,10 @@ def _numpy_advice(value: Any) -> str | None:
     numpy = sys.modules.get("numpy")
     if numpy is None or not isinstance(value, numpy.ndarray):
         return None
-    if isinstance(value, numpy.memmap):
-        return "keep numpy.asarray(value)"
     if isinstance(value, numpy.ma.MaskedArray):
         return "keep value.data and value.mask"
     if isinstance(value, numpy.recarray):
         return "keep value.view(numpy.ndarray)"
-    return "keep numpy.asarray(value)"
+    if isinstance(value, numpy.memmap | numpy.matrix):
+        return "keep numpy.asarray(value)"
+    return f"keep numpy.asarray(value), or register it: trax.register({_reference(type(value))}, encode=…, decode=…)"

@@ -144,10 +144,10 @@ def by_tag(tag: str) -> ExtendedType | None:
 
 def _add(rows: tuple[ExtendedType, ...]) -> None:
     for row in rows:
-        _by_code[row.code] = row
-        _by_tag[row.tag] = row
         for cls in row.classes:
             _by_class[cls] = row
+        _by_tag[row.tag] = row
+        _by_code[row.code] = row
 
 
 def _load_numpy() -> None:
@@ -161,7 +161,7 @@ def _load_numpy() -> None:
             reason="NumPy is missing",
         ) from error
     _add(
-        (  # the first row last: its presence says that the others are there, to every thread
+        (  # code 64 last: to other threads, its presence says that all the rest is there
             ExtendedType(65, "numpy.scalar", arrays.SCALARS, arrays.encode_scalar, arrays.decode_scalar),
             ExtendedType(66, "numpy.dtype", arrays.DTYPES, arrays.encode_dtype, arrays.decode_dtype),
             ExtendedType(67, "numpy.SeedSequence", generators.SEEDS, generators.encode_seed, generators.decode_seed),

@@ -7,6 +7,7 @@ become durable together, the *snapshot* is the commit point that replaces the on
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Protocol
@@ -150,8 +151,11 @@ class Storage(Protocol):
     def discard(self, values: Iterable[BlobReference]) -> None:
         """Remove those of the values that were never published."""
 
-    def compact(self) -> None:
-        """Give back the space that entries already contained in snapshots take, if it is worth the work."""
+    def compact(self, quiet: AbstractContextManager[None]) -> None:
+        """Give back the space that entries already contained in snapshots take, if it is worth the work.
+
+        Appending may go on meanwhile, but inside ``quiet``.
+        """
 
     def view(self, names: Collection[str] = (), at: int | None = None) -> View:
         """The state now, or as of the newest snapshot that is not above ``at``; UnreachableError if there is none.

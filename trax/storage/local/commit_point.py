@@ -6,7 +6,6 @@ from the rename on nobody can know whether it will be found after a power loss, 
 
 from __future__ import annotations
 
-import threading
 from contextlib import suppress
 
 from trax.errors import FencedError, FinishedError, MissingFileError
@@ -23,7 +22,6 @@ class CommitPoint:
         self._fs, self._layout = fs, layout
         self._identity_is_proof = identity_is_proof
         self._fd: int | None = None
-        self._moving = threading.Lock()
         self.snapshot = snapshot
         self.unsettled = False
         """Whether a rename was begun and its caller has not yet taken over the state that it brought."""
@@ -37,9 +35,8 @@ class CommitPoint:
         fd = self._write_new(snapshot)
         self.unsettled = True
         try:
-            with self._moving:
-                self._fs.rename(self._layout.snapshot_new, self._layout.snapshot)
-                old, self._fd = self._fd, fd
+            self._fs.rename(self._layout.snapshot_new, self._layout.snapshot)
+            old, self._fd = self._fd, fd
             self.snapshot = snapshot
             # Makes durable: that the name "snapshot" leads to the new file. Until then a power loss brings the old
             # one back, so nothing that the old one names may be removed and nothing acknowledged.
@@ -66,7 +63,7 @@ class CommitPoint:
 
     def check_owner(self) -> None:
         """FencedError when another writer has published since we did."""
-        with self._moving, asking("look at", self._layout.snapshot):
+        with asking("look at", self._layout.snapshot):
             if not self._is_ours():
                 text = (
                     f"another writer has taken over {self._layout.path}. What this handle has not acknowledged may not "

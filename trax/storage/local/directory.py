@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from itertools import count
 from typing import NamedTuple
@@ -171,7 +171,7 @@ class LocalStorage:
             )
             self._replace(State(snapshot, [one for _, one in kept], new_writer, summaries))
 
-    def compact(self) -> None:
+    def compact(self, quiet: AbstractContextManager[None]) -> None:
         self._commit_point.check_settled()
         old, kept, writer, summaries = self._state
         floors = Floors(old.names, (one.names for one in kept))
@@ -188,7 +188,8 @@ class LocalStorage:
             survivors = () if copy.empty else (reference._replace(sealed=copy.tail),)
             segments = (*rest, *survivors, old.segments[-1])
             snapshot = replace(old, generation=old.generation + 1, segments=segments)
-            self._replace(State(snapshot, kept, writer, {**summaries, reference.number: copy.summary}))
+            with quiet:
+                self._replace(State(snapshot, kept, writer, {**summaries, reference.number: copy.summary}))
         self._close_segment(copy.fd)
         if not survivors:
             self._remove(copy.path)
@@ -313,7 +314,7 @@ class LocalStorage:
             present = file_numbers(self._fs.listdir(self._layout.blobs))
             sweep(self._fs, self._layout, snapshot, blobs)
         self._blob_numbers = count(max(blobs | present, default=0) + 1)
-        self._next_segment = snapshot.segments[-1].number
+        self._next_segment = max(segment.number for segment in snapshot.segments)  # copied survivors come before the active
 
     # Publishing
 

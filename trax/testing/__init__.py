@@ -1,0 +1,5 @@
+"""Tools that look for a crash that a store does not survive: for trax's own tests, and for those of its users.
+
+``recording``  a file system that writes down every operation of a real run
+``disks``      the states in which a power loss may leave the disk after any of them
+"""

@@ -1,0 +1,158 @@
+"""A file system that does everything for real, and writes down what it was asked for.
+
+What it writes down is enough to say what a power loss could leave behind: which bytes were written to which file, which
+names were made, moved and removed, and which of that was synced. See :mod:`trax.testing.disks`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from trax.storage.local.fs import LocalFileSystem
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation. ``file`` is the number of a file, which it keeps when it is renamed; ``path`` is relative."""
+
+    kind: str
+    file: int = -1
+    path: str = ""
+    target: str = ""
+    offset: int = 0
+    data: bytes = b""
+    size: int = 0
+    note: Any = None
+
+
+@dataclass
+class Image:
+    """What is on a disk: the contents of files by their number, and the names that lead to them."""
+
+    contents: dict[int, bytes] = field(default_factory=dict)
+    names: dict[str, int] = field(default_factory=dict)
+    directories: set[str] = field(default_factory=set)
+
+    def lay_out(self, root: str) -> None:
+        """Make it real, in an empty directory."""
+        for directory in sorted(self.directories):
+            os.makedirs(os.path.join(root, directory), exist_ok=True)
+        for path, file in self.names.items():
+            if os.path.dirname(path) in self.directories | {""}:
+                with open(os.path.join(root, path), "wb") as handle:
+                    handle.write(self.contents.get(file, b""))
+
+    def key(self) -> int:
+        """The same for the same image."""
+        names = tuple(sorted((path, self.contents.get(file, b"")) for path, file in self.names.items()))
+        return hash((names, tuple(sorted(self.directories))))
+
+
+class RecordingFileSystem(LocalFileSystem):
+    """Records every change below ``root``; what is there at the beginning counts as synced."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = os.path.abspath(os.fspath(root))
+        self.operations: list[Operation] = []
+        self.start = Image()
+        self._open: dict[int, int] = {}
+        self._names: dict[str, int] = {}
+        self._next = 0
+        self._guard = threading.RLock()
+        for directory, directories, files in os.walk(self.root):
+            for entry in directories:
+                self.start.directories.add(self._relative(os.path.join(directory, entry)))
+            for entry in files:
+                path = os.path.join(directory, entry)
+                with open(path, "rb") as handle:
+                    self.start.contents[self._next] = handle.read()
+                self._names[self._relative(path)] = self._next
+                self._next += 1
+        self.start.names = dict(self._names)
+
+    def note(self, note: Any) -> None:
+        """Write down something that is not an operation, such as what has been acknowledged."""
+        self._record(Operation("note", note=note))
+
+    def open(self, path: str, *, write: bool = False) -> int:
+        with self._guard:
+            fd = super().open(path, write=write)
+            self._open[fd] = self._names[self._relative(path)]
+            return fd
+
+    def create(self, path: str, mode: int | None = None) -> int:
+        with self._guard:
+            fd = super().create(path, mode)
+            relative = self._relative(path)
+            self._open[fd] = self._names[relative] = self._next
+            self._record(Operation("create", file=self._next, path=relative))
+            self._next += 1
+            return fd
+
+    def close(self, fd: int) -> None:
+        with self._guard:
+            self._open.pop(fd, None)
+            super().close(fd)
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        with self._guard:
+            written = super().pwrite(fd, data, offset)
+            self._record(Operation("write", file=self._open[fd], offset=offset, data=bytes(data[:written])))
+            return written
+
+    def allocate(self, fd: int, offset: int, nbytes: int) -> None:
+        with self._guard:
+            super().allocate(fd, offset, nbytes)
+            self._record(Operation("allocate", file=self._open[fd], size=offset + nbytes))
+
+    def truncate(self, fd: int, nbytes: int) -> None:
+        with self._guard:
+            super().truncate(fd, nbytes)
+            self._record(Operation("truncate", file=self._open[fd], size=nbytes))
+
+    def fsync(self, fd: int) -> None:
+        with self._guard:
+            super().fsync(fd)
+            if fd in self._open:
+                self._record(Operation("fsync", file=self._open[fd]))
+
+    def fdatasync(self, fd: int) -> None:
+        with self._guard:
+            super().fdatasync(fd)
+            self._record(Operation("fsync", file=self._open[fd]))
+
+    def rename(self, source: str, target: str) -> None:
+        with self._guard:
+            super().rename(source, target)
+            file = self._names.pop(self._relative(source))
+            self._names[self._relative(target)] = file
+            self._record(
+                Operation("rename", file=file, path=self._relative(source), target=self._relative(target))
+            )
+
+    def unlink(self, path: str) -> None:
+        with self._guard:
+            super().unlink(path)
+            file = self._names.pop(self._relative(path))
+            self._record(Operation("unlink", file=file, path=self._relative(path)))
+
+    def mkdir(self, path: str) -> None:
+        with self._guard:
+            super().mkdir(path)
+            self._record(Operation("mkdir", path=self._relative(path)))
+
+    def fsync_directory(self, path: str) -> None:
+        with self._guard:
+            super().fsync_directory(path)
+            self._record(Operation("fsync_directory", path=self._relative(path)))
+
+    def _record(self, operation: Operation) -> None:
+        with self._guard:
+            self.operations.append(operation)
+
+    def _relative(self, path: str) -> str:
+        relative = os.path.relpath(path, self.root)
+        return "" if relative == "." else relative
