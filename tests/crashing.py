@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import trax
-from trax.testing.disks import crash_images
+from trax.testing.disks import cached_image, crash_images
 from trax.testing.recording import RecordingFileSystem
 
 NAMES = ("a", "b", "c")
@@ -32,7 +32,7 @@ class Model:
     """What the job has done: the state after each commit, and its last sequence."""
 
     states: list[State] = field(default_factory=lambda: [{}])
-    sequences: list[int] = field(default_factory=lambda: [0])
+    sequences: list[int] = field(default_factory=list)
     durable: int = 0
     waiting: dict[str, list[Any]] = field(default_factory=dict)
 
@@ -195,10 +195,9 @@ def judge(path: Path, model: Model, durable: int, issued: int, fs: RecordingFile
         candidates = [number for number in range(issued, durable - 1, -1) if model.states[number] == state]
         assert candidates, f"{state} is no state between commit {durable} and {issued}: {model.states[durable:issued + 1]}"
         for snapshot in store.snapshots():
-            reached = recovered(store, snapshot.sequence)
-            known = [s for s, n in zip(model.states, model.sequences, strict=True) if 0 <= n <= snapshot.sequence]
-            if snapshot.sequence in model.sequences or not known:
-                assert reached in model.states, f"at={snapshot.sequence}: {reached}"
+            if snapshot.sequence in model.sequences:
+                expected = model.states[model.sequences.index(snapshot.sequence) + 1]
+                assert recovered(store, snapshot.sequence) == expected, f"at={snapshot.sequence}"
         assert store.verify().problems == []
         if fs is None:
             name = next(iter(state), "a")
@@ -255,6 +254,79 @@ def _crash_the_recovery(where: Path, job: Job, durable: int, issued: int, seen: 
             judge(where, job.model, durable, issued)
         except BaseException as error:
             error.add_note(f"in the recovery, which had reached {reached}, after {done} of {opening[max(0, done - 3) : done]}")
+            raise
+    return tried
+
+
+def crash_after_a_kill(job: Job, calls: int, samples: int, scratch: Path, seen: set[int], *, share: float) -> int:
+    """Kill the job at some of its operations, open the store again, log, close; lose power at each operation of that.
+
+    What the killed process had written and not synced is still in the page cache, and is not on the disk: whoever opens
+    the store sees what a power loss would take.
+    """
+    first = job.run(calls)
+    notes = [(0, 0)]
+    tried = 0
+    for done, operation in enumerate(first.operations):
+        notes.append(operation.note if operation.kind == "note" else notes[-1])
+        if operation.kind == "note" or job.dice.random() >= share:
+            continue
+        before = first.operations[: done + 1]
+        _lay_out(cached_image(first.start, before), scratch)
+        fs = RecordingFileSystem(scratch, goes_on=(first.start, before))
+        model = _second_life(scratch / job.path.name, job, notes[-1], fs)
+        tried += _lose_power(fs, model, job, len(before) + 1, notes[-1], samples, scratch, seen)
+    return tried
+
+
+def _second_life(path: Path, job: Job, bounds: tuple[int, int], fs: RecordingFileSystem) -> Model:
+    """Open, log, close; the states that this life had, of which the first was seen when opening returned."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", trax.TraxWarning)
+        store = trax.Trax(path, fs=fs)
+    state = recovered(store)
+    assert state in job.model.states[bounds[0] : bounds[1] + 1]
+    fs.note((0, 0))
+    after = state
+    if state:
+        name = next(iter(state))
+        after = {**state, name: [*state[name], "again"]}
+        fs.note((0, 1))
+        store.log({name: "again"})
+        fs.note((1, 1))
+    store.close()
+    return Model([state, after])
+
+
+def _lose_power(
+    fs: RecordingFileSystem,
+    model: Model,
+    job: Job,
+    after: int,
+    bounds: tuple[int, int],
+    samples: int,
+    scratch: Path,
+    seen: set[int],
+) -> int:
+    notes: list[tuple[int, int] | None] = [None] * after
+    for operation in fs.operations[after - 1 :]:
+        notes.append(operation.note if operation.kind == "note" else notes[-1])
+    tried = 0
+    for done, image in crash_images(fs.start, fs.operations, job.dice, samples, after=after):
+        note = notes[done]
+        key = hash((image.key(), note, bounds))
+        if key in seen:
+            continue
+        seen.add(key)
+        tried += 1
+        _lay_out(image, scratch)
+        try:
+            if note is None:
+                judge(scratch / job.path.name, job.model, *bounds)
+            else:
+                judge(scratch / job.path.name, model, *note)
+        except BaseException as error:
+            error.add_note(f"killed after {after - 1}, power lost after {done}: {fs.operations[max(0, done - 3) : done]}")
             raise
     return tried
 

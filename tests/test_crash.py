@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trax.storage.local import compaction
-from tests.crashing import Job, crash_everywhere
+from tests.crashing import Job, crash_after_a_kill, crash_everywhere
 
 SEED = int(os.environ.get("TRAX_SEED", "20261121"))
 RUNS = int(os.environ.get("TRAX_CRASH_RUNS", "4"))
@@ -40,3 +40,19 @@ def test_power_loss_anywhere_leaves_a_state_that_the_store_had(sync: str, keep: 
             tried, nested = tried + states, nested + deeper
     print(f"{tried} states, {nested} of crashed recoveries")
     assert tried > 50 * RUNS and nested > 0
+
+
+@pytest.mark.parametrize("sync", ["always", "os"])
+def test_power_loss_after_a_kill_takes_nothing_that_the_next_process_saw(sync: str) -> None:
+    print(f"TRAX_SEED={SEED}")
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    seen: set[int] = set()
+    tried = 0
+    for run in range(RUNS):
+        dice = random.Random(f"{SEED}-{sync}-{run}")
+        with tempfile.TemporaryDirectory(dir=memory) as directory:
+            (Path(directory) / "run").mkdir()
+            job = Job(Path(directory) / "run" / "store", dice, sync, 1 + run % 2)
+            tried += crash_after_a_kill(job, 5, 1, Path(directory) / "crash", seen, share=0.08)
+    print(f"{tried} states")
+    assert tried > 20 * RUNS

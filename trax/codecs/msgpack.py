@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from trax.codecs import limits, registry, table
 from trax.codecs.base import Buffer, BufferSource, Encoded
@@ -222,8 +222,8 @@ class _Reader:
         self._depth = 0
 
     def unpack(self, data: bytes) -> Any:
-        # The bounds of all lengths follow from the length of the data, in both ways of unpacking. The options are spelled
-        # out twice, since passing them on as a dict would cost as much as unpacking a small entry.
+        # The bounds of all lengths follow from the length of the data, in both ways of unpacking. The options stand
+        # here twice, since passing them on as a dict would cost as much as unpacking a small entry.
         hook, errors = self._extended, "surrogatepass"
         if self._depth < _DEPTH_ON_STACK:
             return msgpack.unpackb(

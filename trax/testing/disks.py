@@ -45,16 +45,19 @@ class _Disk:
         elif operation.kind == "fsync_directory":
             for pending in self.pending.pop(operation.path, []):
                 _apply_name(self.names, self.directories, pending)
-        elif operation.kind in ("create", "rename", "unlink", "mkdir"):
+        elif operation.kind in ("create", "link", "rename", "unlink", "mkdir"):
             if operation.kind == "create":
                 self.files[operation.file] = _File()
             self.pending.setdefault(_parent(operation.path), []).append(operation)
 
 
 def crash_images(
-    start: Image, operations: Sequence[Operation], dice: random.Random, samples: int
+    start: Image, operations: Sequence[Operation], dice: random.Random, samples: int, *, after: int = 0
 ) -> Iterator[tuple[int, Image]]:
-    """For each number of operations done, disks that a power loss may leave; the extremes first, then ``samples``."""
+    """For each number of operations done, disks that a power loss may leave; the extremes first, then ``samples``.
+
+    With ``after``, only for numbers from that one on.
+    """
     disk = _Disk(
         {number: _File(data) for number, data in start.contents.items()}, dict(start.names), set(start.directories)
     )
@@ -63,10 +66,22 @@ def crash_images(
             disk.apply(operations[done - 1])
             if operations[done - 1].kind == "note":
                 continue
+        if done < after:
+            continue
         for names_arrive, data_arrives in ((0.0, 0.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0)):
             yield done, _image(disk, dice, names_arrive, data_arrives)
         for _ in range(samples):
             yield done, _image(disk, dice, dice.random(), dice.random())
+
+
+def cached_image(start: Image, operations: Sequence[Operation]) -> Image:
+    """What the operating system shows when all of the operations are done: what a killed process leaves behind."""
+    disk = _Disk(
+        {number: _File(data) for number, data in start.contents.items()}, dict(start.names), set(start.directories)
+    )
+    for operation in operations:
+        disk.apply(operation)
+    return _image(disk, random.Random(0), 1.0, 1.0)
 
 
 def _image(disk: _Disk, dice: random.Random, names_arrive: float, data_arrives: float) -> Image:
@@ -136,7 +151,7 @@ def _end(operation: Operation) -> int:
 def _apply_name(names: dict[str, int], directories: set[str], operation: Operation) -> None:
     if operation.kind == "mkdir":
         directories.add(operation.path)
-    elif operation.kind == "create":
+    elif operation.kind in ("create", "link"):
         names[operation.path] = operation.file
     elif operation.kind == "rename":
         if names.get(operation.path) == operation.file:

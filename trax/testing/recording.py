@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,10 +52,29 @@ class Image:
         return hash((names, tuple(sorted(self.directories))))
 
 
-class RecordingFileSystem(LocalFileSystem):
-    """Records every change below ``root``; what is there at the beginning counts as synced."""
+def names_after(start: Image, operations: Sequence[Operation]) -> dict[str, int]:
+    """Which names lead to which files, as the operating system sees it, when all of the operations are done."""
+    names = dict(start.names)
+    for operation in operations:
+        if operation.kind == "create":
+            names[operation.path] = operation.file
+        elif operation.kind == "unlink":
+            del names[operation.path]
+        elif operation.kind == "rename":
+            names[operation.target] = names.pop(operation.path)
+    return names
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+
+class RecordingFileSystem(LocalFileSystem):
+    """Records every change below ``root``; what is there at the beginning counts as synced.
+
+    With ``goes_on``, a beginning and operations since, the recording continues where a process was killed: what lies
+    below ``root`` is then what the operating system had of these operations, not what the disk had.
+    """
+
+    def __init__(
+        self, root: str | os.PathLike[str], *, goes_on: tuple[Image, Sequence[Operation]] | None = None
+    ) -> None:
         self.root = os.path.abspath(os.fspath(root))
         self.operations: list[Operation] = []
         self.start = Image()
@@ -62,6 +82,15 @@ class RecordingFileSystem(LocalFileSystem):
         self._names: dict[str, int] = {}
         self._next = 0
         self._guard = threading.RLock()
+        if goes_on is None:
+            self._look_around()
+        else:
+            self.start, self.operations = goes_on[0], list(goes_on[1])
+            self._names = dict(names_after(self.start, self.operations))
+            numbers = [operation.file for operation in self.operations]
+            self._next = 1 + max([-1, *self.start.contents, *numbers])
+
+    def _look_around(self) -> None:
         for directory, directories, files in os.walk(self.root):
             for entry in directories:
                 self.start.directories.add(self._relative(os.path.join(directory, entry)))
@@ -132,6 +161,12 @@ class RecordingFileSystem(LocalFileSystem):
             self._record(
                 Operation("rename", file=file, path=self._relative(source), target=self._relative(target))
             )
+
+    def link(self, source: str, target: str) -> None:
+        with self._guard:
+            super().link(source, target)
+            file = self._names[self._relative(target)] = self._names[self._relative(source)]
+            self._record(Operation("link", file=file, path=self._relative(target)))
 
     def unlink(self, path: str) -> None:
         with self._guard:

@@ -248,9 +248,11 @@ class LocalStorage:
 
     def close(self) -> None:
         """Let go of the store. What was not synced before is not synced now."""
-        with suppress(OSError):  # room that was never used; the next writer cuts it off
-            self._writer.cut_back()
-        self._release()
+        try:
+            with suppress(OSError):  # room that was never used; the next writer cuts it off
+                self._writer.cut_back()
+        finally:
+            self._release()
 
     def abandon(self) -> None:
         """In a forked child: drop every descriptor, and leave the lock to the parent."""
@@ -314,7 +316,7 @@ class LocalStorage:
             present = file_numbers(self._fs.listdir(self._layout.blobs))
             sweep(self._fs, self._layout, snapshot, blobs)
         self._blob_numbers = count(max(blobs | present, default=0) + 1)
-        self._next_segment = max(segment.number for segment in snapshot.segments)  # copied survivors come before the active
+        self._next_segment = max(_numbers(snapshot))  # copied survivors come before the active
 
     # Publishing
 
@@ -361,7 +363,8 @@ class LocalStorage:
         try:
             yield SegmentReference(number, new.salt, None), new
         except BaseException:
-            if not self._commit_point.unsettled:
+            # Not if it is, or may be, named: what went wrong may have come after the commit.
+            if not self._commit_point.unsettled and number not in _numbers(self._state.snapshot):
                 self._close_segment(new.fd)
                 self._remove(path)
             raise
@@ -388,7 +391,7 @@ class LocalStorage:
     def _replace(self, new: State) -> None:
         """The commit; afterwards, what only the old state named is removed."""
         old = self._state
-        numbers = {reference.number for reference in new.snapshot.segments}
+        numbers = _numbers(new.snapshot)
         summaries = {number: summary for number, summary in new.summaries.items() if number in numbers}
         with asking("publish in", self._layout.path):
             # Makes durable: the names of new segments, before the snapshot that names them.
@@ -405,7 +408,7 @@ class LocalStorage:
 
     def _no_longer_named(self, old: State, new: State) -> Iterator[str]:
         before, after = old.snapshot, new.snapshot
-        for segment in {one.number for one in before.segments} - {one.number for one in after.segments}:
+        for segment in _numbers(before) - _numbers(after):
             yield self._layout.segment(segment)
         for blob in _blobs(before, old.kept) - _blobs(after, new.kept):
             yield self._layout.blob(blob.number)
@@ -514,6 +517,10 @@ def check_codec(asked: str | None, stored: str, path: str) -> None:
 
 def _blobs(snapshot: Snapshot, kept: Iterable[Snapshot]) -> set[BlobReference]:
     return snapshot.blobs().union(*(one.blobs() for one in kept))
+
+
+def _numbers(snapshot: Snapshot) -> set[int]:
+    return {segment.number for segment in snapshot.segments}
 
 
 def _without_dead_markers(names: Mapping[str, Stored], summaries: Sequence[Summary]) -> dict[str, Stored]:

@@ -38,6 +38,7 @@ class FileSystem(Protocol):
     def start_writeback(self, fd: int, offset: int, nbytes: int) -> None: ...
     def map(self, fd: int, nbytes: int) -> memoryview: ...
     def rename(self, source: str, target: str) -> None: ...
+    def link(self, source: str, target: str) -> None: ...
     def unlink(self, path: str) -> None: ...
     def mkdir(self, path: str) -> None: ...
     def fsync_directory(self, path: str) -> None: ...
@@ -48,6 +49,7 @@ class FileSystem(Protocol):
     def identity_of(self, fd: int) -> tuple[int, int]: ...
     def lock(self, fd: int) -> bool: ...
     def unlock(self, fd: int) -> None: ...
+    def is_locked(self, fd: int) -> bool: ...
 
 
 class LocalFileSystem:
@@ -133,6 +135,10 @@ class LocalFileSystem:
     def rename(self, source: str, target: str) -> None:
         os.rename(source, target)
 
+    def link(self, source: str, target: str) -> None:
+        """A second name for a file."""
+        os.link(source, target, follow_symlinks=False)
+
     def unlink(self, path: str) -> None:
         os.unlink(path)
 
@@ -179,6 +185,15 @@ class LocalFileSystem:
 
     def unlock(self, fd: int) -> None:
         unlock_descriptor(fd)
+
+    def is_locked(self, fd: int) -> bool:
+        """Whether another descriptor holds the exclusive lock. It asks with a shared lock, held for an instant."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        return False
 
 
 def write_all(fs: FileSystem, fd: int, data: bytes | memoryview, offset: int) -> int:

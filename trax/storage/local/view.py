@@ -169,10 +169,11 @@ def _walked(walk: Walk) -> Iterator[Frame]:
 def load_kept(fs: FileSystem, layout: Layout, reference: KeptReference) -> Snapshot:
     """Read and verify an older snapshot that the current one names."""
     path = layout.kept_snapshot(reference.generation)
-    try:
-        return load_snapshot(fs, path)
-    except FileNotFoundError as error:
-        raise missing_file(path) from error
+    with asking("read", path):
+        try:
+            return load_snapshot(fs, path)
+        except FileNotFoundError as error:
+            raise missing_file(path) from error
 
 
 def check_blob(fs: FileSystem, layout: Layout, store_id: bytes, reference: BlobReference) -> None:
