@@ -14,3 +14,11 @@ def reopen_and_check(path: str | os.PathLike[str], **options: Any) -> trax.Trax:
     found = store.verify()
     assert found.problems == [], found.problems
     return store
+
+
+def kill(store: trax.Trax) -> None:
+    """Leave the store as SIGKILL would, without the death: nothing is flushed, synced or marked."""
+    assert store._writer is not None
+    store._finalizer.detach()
+    store._closed = trax.errors.ClosedError("killed")
+    store._writer.storage.abandon()

@@ -36,13 +36,13 @@ class Wanted:
         """``after`` None: behind each name's cut; otherwise behind that sequence."""
         self.names = None if names is None else frozenset(names)
         self._cuts = {name: one.cut for name, one in stored.items()} if after is None else {}
-        self._after = after or 0
+        self.after = after or 0
 
     def behind(self, name: str) -> int | None:
         """The sequence behind which entries of ``name`` are wanted; None when none are."""
         if self.names is not None and name not in self.names:
             return None
-        return self._cuts.get(name, self._after)
+        return self._cuts.get(name, self.after)
 
 
 def frame_records(frame: Frame, path: str, wanted: Wanted) -> list[LogRecord]:
@@ -135,7 +135,7 @@ class Follower:
         while True:
             replaced = self._snapshot_was_replaced()
             if self._active is not None and self._active.may_have_grown():
-                # Also when the snapshot was replaced: the segment is held open, and what it holds comes before the rest.
+                # Also if the snapshot was replaced: the segment is held open, and what it holds comes before the rest.
                 yield from self._pass_on(self._active.segment.path, self._active.frames())
             if not replaced:
                 return
@@ -224,7 +224,7 @@ class Follower:
 
 def reachable_floor(fs: FileSystem, layout: Layout, snapshot: Snapshot, wanted: Wanted) -> int:
     """The sequence up to which entries of the wanted names may have left the log."""
-    kept = [load_kept(fs, layout, reference).names for reference in snapshot.kept]
+    kept = [load_kept(fs, layout, snapshot.store_id, reference).names for reference in snapshot.kept]
     floors = Floors(snapshot.names, kept)
     every = {*snapshot.names, *(name for names in kept for name in names)}
     return max((floors[name] for name in every if wanted.behind(name) is not None), default=0)

@@ -123,7 +123,7 @@ def identical(one: Any, other: Any) -> bool:
     if isinstance(one, np.random.BitGenerator):
         return identical(one.state, other.state) and identical(one.seed_seq, other.seed_seq)
     if isinstance(one, np.dtype):
-        return _dtype_parts(one) == _dtype_parts(other)
+        return bool(_dtype_parts(one) == _dtype_parts(other))
     return bool(one == other)
 
 
@@ -299,12 +299,20 @@ def arrays(draw: st.DrawFn, max_side: int = 4) -> Any:
     return array
 
 
+def _has_an_item(array: Any) -> bool:
+    return bool(array.size > 0 and array.dtype.kind != "U")  # random bytes are no text
+
+
+def _first_item(array: Any) -> Any:
+    return array.ravel()[0]
+
+
 numpy_scalars: st.SearchStrategy[Any] = st.one_of(
-    arrays(max_side=2).filter(lambda array: array.size > 0).map(lambda array: array.ravel()[0]),
+    arrays(max_side=2).filter(_has_an_item).map(_first_item),
     _strings.map(np.str_),
     st.binary(max_size=9).map(np.bytes_),
     st.sampled_from([np.float64(0.1), np.float32("nan"), np.int8(-1), np.bool_(True), np.longlong(3)]),
-).filter(lambda scalar: scalar.dtype.kind != "U" or np.str_(scalar) == scalar)
+)
 
 leaves: st.SearchStrategy[Any] = st.one_of(
     hashable_scalars,
@@ -317,15 +325,19 @@ leaves: st.SearchStrategy[Any] = st.one_of(
     _numpy_generators(),
 )
 
-hashables: st.SearchStrategy[Any] = st.recursive(
-    hashable_scalars,
-    lambda inner: st.one_of(
+
+def _hashable_containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(
         st.lists(inner, max_size=3).map(tuple),
         st.frozensets(inner, max_size=3),
         st.builds(Point, inner, inner),
         st.builds(Cell, inner, inner),
-    ),
-    max_leaves=4,
+    )
+
+
+# Deferred, since Hypothesis would otherwise write out all that they consist of, again and again.
+hashables: st.SearchStrategy[Any] = st.deferred(
+    lambda: st.recursive(hashable_scalars, _hashable_containers, max_leaves=4)
 )
 
 _factories = st.sampled_from([None, list, dict, set, int, float, str, tuple, bool, bytes, collections.Counter])
@@ -348,4 +360,4 @@ def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
-values: st.SearchStrategy[Any] = st.recursive(leaves, _containers, max_leaves=8)
+values: st.SearchStrategy[Any] = st.deferred(lambda: st.recursive(leaves, _containers, max_leaves=8))

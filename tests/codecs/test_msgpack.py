@@ -224,3 +224,17 @@ def test_numpy_is_not_imported_for_plain_values() -> None:
     )
     environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def test_an_array_without_numpy_says_what_to_install() -> None:
+    array = MsgpackCodec().encode(np.arange(3), "v").hex()
+    code = (
+        "import sys; sys.modules['numpy'] = None\n"
+        "import trax.codecs as c, trax.errors as e\n"
+        "m = c.get_codec('msgpack'); assert m.decode(m.encode((1, {2}), 'v')) == (1, {2})\n"
+        f"try: m.decode(bytes.fromhex('{array}'))\n"
+        "except e.DependencyError as error: print(error)"
+    )
+    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "pip install numpy" in result.stdout

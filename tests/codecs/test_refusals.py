@@ -48,7 +48,10 @@ class Label(str):
 
 
 class Eastern(datetime.tzinfo):
-    pass
+    def utcoffset(self, moment: datetime.datetime | None) -> datetime.timedelta:
+        return datetime.timedelta(hours=-5)
+
+    dst = tzname = utcoffset  # type: ignore[assignment]
 
 
 class Seeded(random.Random):
@@ -79,7 +82,7 @@ REFUSED = {
     "class": (dict, "code is not kept"),
     "module": (math, "code is not kept"),
     "partial": (functools.partial(int), "code is not kept"),
-    "generator": ((x for x in ()), "keep list(…) of what it yields"),
+    "generator": ((x for x in "abc"), "keep list(…) of what it yields"),
     "iterator": (iter([]), "keep list(…) of what it yields"),
     "file": (io.StringIO(), "keep its name and its position"),
     "lock": (threading.Lock(), "it belongs to this process"),

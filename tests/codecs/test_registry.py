@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,10 +20,9 @@ exact = pytest.mark.parametrize("codec", [get_codec("msgpack"), get_codec("json"
 
 
 @pytest.fixture(autouse=True)
-def _forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_by_class", dict(registry._by_class))
     monkeypatch.setattr(registry, "_by_name", dict(registry._by_name))
-    yield
 
 
 class Mesh:
@@ -127,7 +125,8 @@ def test_changed_fields_are_named(codec: Codec, kind: str) -> None:
 
 @exact
 def test_a_member_that_is_gone_is_named(codec: Codec) -> None:
-    old, new = (enum.Enum("Phase", names, module=__name__) for names in ("HOT COLD", "HOT"))
+    make: Any = enum.Enum
+    old, new = (make("Phase", names, module=__name__) for names in ("HOT COLD", "HOT"))
     trax.register(old)
     data = codec.encode(old["COLD"], "state")
     trax.register(new)

@@ -1,6 +1,6 @@
 """Large runs of bytes: out by :class:`MemoryBuffer` or :class:`StridedBuffer`, back in by :class:`StoredBuffer`.
 
-What lies in memory in one piece is never copied; what does not is gathered one chunk at a time.
+What lies in memory in one piece is never copied; what does not is gathered chunk by chunk.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from trax.codecs.base import Buffer, BufferSource, Encoded
 if TYPE_CHECKING:
     import numpy as np
 
-_COPY_CHUNK_BYTES = 1 << 20
+_COPY_CHUNK_BYTES = 1 << 18
 
 
 class MemoryBuffer:
@@ -44,7 +44,8 @@ class StridedBuffer:
     __slots__ = ("array",)
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
-        self.array = array
+        # As plain bytes the items of a struct are copied whole; NumPy would leave the gaps between fields to chance.
+        self.array = array if array.dtype.names is None else array.view(f"V{array.itemsize}")
 
     @property
     def nbytes(self) -> int:

@@ -26,6 +26,7 @@ from trax.codecs import limits, registry, table
 from trax.codecs.base import Buffer, BufferSource, Encoded
 from trax.codecs.buffers import MemoryBuffer, StoredBuffer, StridedBuffer
 from trax.codecs.refusal import located, refusal
+from trax.codecs.standard import UNDECODABLE
 from trax.errors import CorruptionError, TraxError, UnsupportedValueError
 
 # Python may be set to convert no more than 640 digits between int and str; 2048 bits are 617.
@@ -147,7 +148,7 @@ def _decode(data: bytes, source: BufferSource | None, mapped: bool) -> Any:
         if registry.raised_by_caller(error) or _levels(data) <= _MAX_LEVELS:
             raise  # the text may be sound, and the caller's own stack nearly used up
         raise CorruptionError("the bytes are JSON nested deeper than trax writes", reason="undecodable JSON") from None
-    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+    except UNDECODABLE as error:
         if registry.raised_by_caller(error):
             raise
         raise CorruptionError(

@@ -19,6 +19,7 @@ from trax.codecs import limits, registry, table
 from trax.codecs.base import Buffer, BufferSource, Encoded
 from trax.codecs.buffers import MemoryBuffer, StoredBuffer, StridedBuffer
 from trax.codecs.refusal import located, refusal
+from trax.codecs.standard import UNDECODABLE
 from trax.errors import CorruptionError, TraxError, UnsupportedValueError
 
 _TRAPS = frozenset({list, dict, bytearray, memoryview, msgpack.ExtType, msgpack.Timestamp})
@@ -203,7 +204,7 @@ def _decode(reader: _Reader, data: bytes) -> Any:
         return reader.unpack(data)
     except TraxError:
         raise
-    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, msgpack.UnpackException) as error:
+    except (*UNDECODABLE, msgpack.UnpackException) as error:
         if registry.raised_by_caller(error):
             raise
         raise CorruptionError(

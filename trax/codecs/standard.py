@@ -1,8 +1,8 @@
 """The standard library's extended types: the functions behind the rows of :mod:`trax.codecs.table`.
 
 ``encode_…`` meets only instances of the exact class. ``decode_…`` meets whatever a damaged file may hold: it may raise
-any ValueError, TypeError, LookupError or ArithmeticError, which the codec reports as corruption, and it allocates no
-more than a small multiple of what it was given.
+any error of :data:`UNDECODABLE`, which the codec reports as corruption, and it allocates no more than a small multiple
+of what it was given.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from trax.codecs.buffers import StoredBuffer
 from trax.errors import CodecError, UnsupportedValueError
 
 PATH_CLASSES = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+
+#: What Python's own constructors raise over something that was never written.
+UNDECODABLE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, struct.error)
 
 _FACTORIES: dict[str, Any] = {
     cls.__name__: cls

@@ -21,6 +21,7 @@ from trax.errors import CorruptionError, FormatError
 from trax.storage.base import BlobReference
 from trax.storage.local.framing import FORMAT_VERSION
 from trax.storage.local.fs import FileSystem, write_all
+from trax.storage.local.refusal import asking
 
 _MAGIC = b"traxblob"
 _HEADER = struct.Struct("<8sHH4x16sQ")
@@ -111,14 +112,13 @@ class BlobReader:
         assert len(target) == nbytes, "the codec allocates what nbytes() says"
         for place, checksum in enumerate(checksums):
             part = target[place * _CHUNK_BYTES : (place + 1) * _CHUNK_BYTES]
-            at = offset + place * _CHUNK_BYTES
-            if self._fs.preadinto(self._fd, part, at) != len(part) or crc32(part) != checksum:
-                raise self._damaged(at, "a part of its data does not match its checksum")
+            self._read_chunk(part, offset + place * _CHUNK_BYTES, checksum)
 
     def map(self, index: int) -> memoryview:
         offset, nbytes, checksums = self._entry(index)
         if self._mapped is None:
-            self._mapped = self._fs.map(self._fd, self._fs.size(self._fd))
+            with asking("map", self._path):
+                self._mapped = self._fs.map(self._fd, self._fs.size(self._fd))
         view = self._mapped[offset : offset + nbytes]
         for place, checksum in enumerate(checksums):
             if crc32(view[place * _CHUNK_BYTES : (place + 1) * _CHUNK_BYTES]) != checksum:
@@ -131,9 +131,13 @@ class BlobReader:
         for offset, nbytes, checksums in map(self._entry, range(len(self._index))):
             for place, checksum in enumerate(checksums):
                 at = offset + place * _CHUNK_BYTES
-                want = part[: min(_CHUNK_BYTES, offset + nbytes - at)]
-                if self._fs.preadinto(self._fd, want, at) != len(want) or crc32(want) != checksum:
-                    raise self._damaged(at, "a part of its data does not match its checksum")
+                self._read_chunk(part[: min(_CHUNK_BYTES, offset + nbytes - at)], at, checksum)
+
+    def _read_chunk(self, target: memoryview, offset: int, checksum: int) -> None:
+        with asking("read", self._path):
+            have = self._fs.preadinto(self._fd, target, offset)
+        if have != len(target) or crc32(target) != checksum:
+            raise self._damaged(offset, "a part of its data does not match its checksum")
 
     def _open(self, store_id: bytes, reference: BlobReference) -> tuple[bytes, list[Any]]:
         header = self._fs.pread(self._fd, _HEADER_BYTES, 0)

@@ -28,7 +28,7 @@ from trax.storage.local.compaction import Floors, copy_survivors, needed, worth_
 from trax.storage.local.fs import FileSystem, LocalFileSystem, write_all
 from trax.storage.local.layout import Layout, file_numbers
 from trax.storage.local.lock import WriterLock
-from trax.storage.local.opening import LogOpening, make_directories, survey, sweep
+from trax.storage.local.opening import LogOpening, check_is_latest, make_directories, survey, sweep
 from trax.storage.local.refusal import asking
 from trax.storage.local.segment import Manner, SegmentWriter, Summary, create_segment
 from trax.storage.local.snapshot import KeptReference, SegmentReference, Snapshot, encode_snapshot
@@ -93,8 +93,8 @@ class LocalStorage:
 
     def mark(self) -> None:
         with asking("sync", self._writer.path):
-            if not self._writer.empty:
-                self._writer.mark()
+            if not self._writer.ends_with_mark:
+                self._writer.mark(self._state.snapshot.sequence)
                 self._writer.sync()  # makes durable: the mark, which proves the records before it
 
     @property
@@ -152,6 +152,9 @@ class LocalStorage:
     def publish(self, names: Mapping[str, Stored], sequence: int, ahead: Sequence[tuple[int, Commit]] = ()) -> None:
         self._commit_point.check_settled()
         old, _, writer, _ = self._state
+        if not writer.empty and writer.synced != writer.tail.offset:
+            with asking("sync", writer.path):
+                writer.sync()  # makes durable: the mark behind the last records, or the segment could not be sealed there
         kept = self._kept_after(old)
         sealed, summaries = self._sealed()
         segments = needed(sealed, summaries, Floors(names, (one.names for _, one in kept)))
@@ -170,6 +173,9 @@ class LocalStorage:
                 names=_without_dead_markers(names, [summaries[one.number] for one in segments] + [new_writer.summary]),
             )
             self._replace(State(snapshot, [one for _, one in kept], new_writer, summaries))
+        if new_writer.synced == new_writer.tail.offset:
+            with suppress(OSError):  # not synced, and not needed: it helps to find that an older snapshot was put back
+                new_writer.mark(snapshot.sequence)
 
     def compact(self, quiet: AbstractContextManager[None]) -> None:
         self._commit_point.check_settled()
@@ -178,13 +184,14 @@ class LocalStorage:
         run = worth_copying(old.segments[:-1], summaries, floors)
         if not run:
             return
-        with self._new_segment(wanted=True) as (reference, copy):
+        rest = old.segments[: -len(run) - 1]
+        before = rest[-1].sealed.sequence if rest and rest[-1].sealed else 0
+        with self._new_segment(wanted=True, before=before) as (reference, copy):
             with asking("copy the log to", copy.path), LocalView(self._fs, self._layout, old, old, (), 0) as view:
                 for segment in view.segments[:-1]:
                     if segment.reference in run:
                         copy_survivors(view.frames(segment), floors, copy)
                 copy.sync()  # makes durable: the survivors, before the snapshot names them instead of the originals
-            rest = old.segments[: -len(run) - 1]
             survivors = () if copy.empty else (reference._replace(sealed=copy.tail),)
             segments = (*rest, *survivors, old.segments[-1])
             snapshot = replace(old, generation=old.generation + 1, segments=segments)
@@ -276,12 +283,14 @@ class LocalStorage:
         )
         if not exists:
             snapshot = self._with_first_segment(snapshot, Manner(1, snapshot.codec == "json", preallocate))
+        else:
+            check_is_latest(self._fs, self._layout, snapshot)
         self._commit_point.replace(snapshot)
         if not exists:
             with asking("create", self._layout.path):
                 self._fs.fsync_directory(self._layout.parent)  # makes durable: the store's own name
         self._manner = Manner(snapshot.epoch, snapshot.codec == "json", preallocate)
-        kept = [load_kept(self._fs, self._layout, reference) for reference in snapshot.kept]
+        kept = [load_kept(self._fs, self._layout, snapshot.store_id, reference) for reference in snapshot.kept]
         log = LogOpening(self._fs, self._layout, snapshot, self._manner, self._commit_point.mode)
         self._segment_fds.append(log.writer.fd)
         if log.changed:
@@ -340,7 +349,9 @@ class LocalStorage:
         return [*sealed, active._replace(sealed=writer.tail)], {**summaries, active.number: writer.summary}
 
     @contextmanager
-    def _new_segment(self, *, wanted: bool) -> Iterator[tuple[SegmentReference, SegmentWriter]]:
+    def _new_segment(
+        self, *, wanted: bool, before: int | None = None
+    ) -> Iterator[tuple[SegmentReference, SegmentWriter]]:
         """A new segment for the block, removed again if the block fails and the store is still in its old state."""
         snapshot, _, writer, _ = self._state
         if not wanted:
@@ -357,7 +368,7 @@ class LocalStorage:
                 number,
                 mode=self._commit_point.mode,
                 manner=self._manner,
-                sequence=writer.tail.sequence,
+                sequence=writer.tail.sequence if before is None else before,
             )
         self._segment_fds.append(new.fd)
         try:

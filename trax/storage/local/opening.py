@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from trax.errors import NotAStoreError, StoreNotFoundError, TornTailWarning
+from trax.errors import CorruptionError, NotAStoreError, StoreNotFoundError, TornTailWarning
 from trax.storage.local.commit_point import missing_file
-from trax.storage.local.framing import SEGMENT_HEADER_BYTES
+from trax.storage.local.framing import SEGMENT_HEADER_BYTES, decode_segment_header
 from trax.storage.local.fs import FileSystem
 from trax.storage.local.layout import Layout, file_numbers, segment_numbers
 from trax.storage.local.payload import MalformedPayloadError
@@ -106,6 +106,46 @@ def make_directories(fs: FileSystem, layout: Layout) -> None:
     fs.fsync_directory(layout.parent)
 
 
+def check_is_latest(fs: FileSystem, layout: Layout, snapshot: Snapshot) -> None:
+    """CorruptionError if a file that the snapshot does not name could only have been written after a later one.
+
+    A crash leaves files that were to be named, and no later snapshot. A segment that has a mark was in use, and the
+    snapshot that named it on stable storage; an older snapshot is kept under its generation, before the next is written.
+    """
+    with asking("look at", layout.path):
+        named = {reference.number for reference in snapshot.segments}
+        for number in segment_numbers(fs.listdir(layout.path)) - named:
+            if number > snapshot.segments[-1].number and _was_in_use(fs, layout, snapshot, number):
+                raise _put_back(layout.snapshot, layout.segment(number))
+        for generation in file_numbers(fs.listdir(layout.kept)):
+            if generation > snapshot.generation:
+                raise _put_back(layout.snapshot, layout.kept_snapshot(generation))
+
+
+def _was_in_use(fs: FileSystem, layout: Layout, snapshot: Snapshot, number: int) -> bool:
+    path = layout.segment(number)
+    fd = fs.open(path)
+    try:
+        header = decode_segment_header(fs.pread(fd, SEGMENT_HEADER_BYTES, 0))
+        if header is None or header.store_id != snapshot.store_id:
+            return False
+        start = Tail(SEGMENT_HEADER_BYTES, header.checksum, 0)
+        walk = Walk(fs, fd, path, header.salt, start, fs.size(fd))
+        for _ in walk:
+            pass
+        return walk.proven > start.offset or walk.marked
+    finally:
+        fs.close(fd)
+
+
+def _put_back(path: str, evidence: str) -> CorruptionError:
+    text = (
+        f"{path} is older than {evidence}, which was written after a later snapshot: an older copy of it was put back, or "
+        f"files of two stores were mixed. Nothing was changed. Put all files back from one copy."
+    )
+    return CorruptionError(text, path=path, reason="the snapshot is older than the files beside it")
+
+
 class LogOpening:
     """Scans the whole log and ends with a writer at its end; what is not proven durable was written again.
 
@@ -117,7 +157,7 @@ class LogOpening:
         self, fs: FileSystem, layout: Layout, snapshot: Snapshot, manner: Manner, file_mode: int | None
     ) -> None:
         self._fs, self._layout, self._store_id = fs, layout, snapshot.store_id
-        self._manner, self._file_mode = manner, file_mode
+        self._manner, self._file_mode, self._sequence = manner, file_mode, snapshot.sequence
         *self.sealed, self.active = snapshot.segments
         self.summaries: dict[int, Summary] = {}
         self.torn: TornTail | None = None
@@ -138,8 +178,10 @@ class LogOpening:
             walk = Walk(self._fs, fd, path, self.active.salt, start, end)
             summary = _summarize(walk, path)
             reason = judge(walk)
+            if walk.latest_epoch >= self._manner.epoch or walk.latest_sequence > max(self._sequence, walk.tail.sequence):
+                raise _put_back(self._layout.snapshot, path)
             if reason is None and (walk.marked or walk.tail == start):
-                writer = self._go_on(fd, walk, summary)
+                writer = self._go_on(fd, walk, start, summary)
                 fd = -1
                 return writer
             if reason is not None:
@@ -150,13 +192,21 @@ class LogOpening:
             if fd >= 0:
                 self._fs.close(fd)
 
-    def _go_on(self, fd: int, walk: Walk, summary: Summary) -> SegmentWriter:
+    def _go_on(self, fd: int, walk: Walk, start: Tail, summary: Summary) -> SegmentWriter:
         """After a clean close: the same segment. The mark itself is not proven; it is written again before it is used."""
         writer = SegmentWriter(
-            self._fs, fd, walk.path, self.active.salt, self._manner, walk.before_mark, walk.before_mark.offset, summary
+            self._fs,
+            fd,
+            walk.path,
+            walk.salt,
+            self._manner,
+            tail=walk.before_mark,
+            synced=walk.before_mark.offset,
+            before=start.sequence,
+            summary=summary,
         )
         if walk.marked:
-            writer.mark()
+            writer.mark(self._sequence)
         writer.cut_back()
         writer.sync()  # makes durable: the mark, before frames stand behind it
         return writer

@@ -118,10 +118,13 @@ class SegmentWriter:
     manner: Manner
     tail: Tail
     synced: int
+    before: int
+    """The last sequence before the segment's first record."""
     summary: Summary = field(default_factory=Summary)
 
     def __post_init__(self) -> None:
         self._room = self.fs.size(self.fd)
+        self._marked: Tail | None = None
         self._preallocate = self.manner.preallocate
         self._pack = pack_lines if self.manner.lines else pack_sections
 
@@ -157,10 +160,20 @@ class SegmentWriter:
         tail = self._frame(parts, self.tail, frame.payload, header.first_sequence, header.record_count, header.flags)
         self._write(b"".join(parts), tail._replace(sequence=frame.sequences[-1]))
 
-    def mark(self) -> None:
-        """Say that everything so far is on stable storage, which it is; the mark itself is not, until a sync."""
-        data, chain = self._encode(b"", MARK, 0, 0, self.tail.sequence, self.tail)
+    def mark(self, published: int = 0) -> None:
+        """Say that everything so far is on stable storage, which it is; the mark itself is not, until a sync.
+
+        It also names the last sequence that there was, in the log or as ``published`` in the snapshot: a snapshot that
+        is older than a mark was put back from an older copy.
+        """
+        data, chain = self._encode(b"", MARK, 0, 0, max(self.tail.sequence, published), self.tail)
         self._write(data, Tail(self.tail.offset + len(data), chain, self.tail.sequence))
+        self._marked = self.tail
+
+    @property
+    def ends_with_mark(self) -> bool:
+        """Whether a mark is the last frame, and on stable storage itself."""
+        return self._marked == self.tail and self.synced == self.tail.offset
 
     def sync(self) -> None:
         offset = self.tail.offset
@@ -174,7 +187,8 @@ class SegmentWriter:
 
     @property
     def empty(self) -> bool:
-        return self.tail.offset == SEGMENT_HEADER_BYTES
+        """Whether there are no records in it."""
+        return self.tail.sequence == self.before
 
     def _frame(
         self, parts: list[bytes], tail: Tail, payload: bytes, first_sequence: int, count: int, flags: int = 0
@@ -237,7 +251,8 @@ class Walk:
 
     Iterate to the end, then ask: ``tail`` is where the last whole frame ends, ``fault`` says why the walk ended before
     ``end`` (None: it did not, or nothing but zeros followed), ``proven`` is how far the frames themselves say that the
-    segment was synced, ``marked`` whether the last of them was a mark.
+    segment was synced, ``marked`` whether the last of them was a mark, ``latest_sequence`` and ``latest_epoch`` the
+    highest that they name.
     """
 
     def __init__(self, fs: FileSystem, fd: int, path: str, salt: bytes, tail: Tail, end: int) -> None:
@@ -246,6 +261,8 @@ class Walk:
         self.proven = tail.offset
         self.marked = False
         self.before_mark = tail
+        self.latest_sequence = 0
+        self.latest_epoch = 0
         self.fault: str | None = None
         self._base = 0
         self._buffer = b""
@@ -287,6 +304,8 @@ class Walk:
         end = self.tail.offset + FRAME_HEADER_BYTES + header.payload_bytes
         # A claim about bytes that lie behind the frame itself is nothing that a writer says.
         self.proven = max(self.proven, min(header.synced, self.tail.offset))
+        self.latest_epoch = max(self.latest_epoch, header.epoch)
+        self.latest_sequence = max(self.latest_sequence, header.first_sequence)
         self.marked = header.kind == MARK
         if self.marked:
             self.before_mark = self.tail
@@ -381,7 +400,7 @@ def create_segment(
         write_all(fs, fd, header, 0)
         fs.fsync(fd)  # makes durable: the header, so that a snapshot may name the segment
         tail = read_segment_header(fs, fd, path, store_id, number, salt)
-        return SegmentWriter(fs, fd, path, salt, manner, tail._replace(sequence=sequence), tail.offset)
+        return SegmentWriter(fs, fd, path, salt, manner, tail._replace(sequence=sequence), tail.offset, sequence)
     except BaseException:
         fs.close(fd)
         raise

@@ -166,14 +166,18 @@ def _walked(walk: Walk) -> Iterator[Frame]:
         yield from walk
 
 
-def load_kept(fs: FileSystem, layout: Layout, reference: KeptReference) -> Snapshot:
+def load_kept(fs: FileSystem, layout: Layout, store_id: bytes, reference: KeptReference) -> Snapshot:
     """Read and verify an older snapshot that the current one names."""
     path = layout.kept_snapshot(reference.generation)
     with asking("read", path):
         try:
-            return load_snapshot(fs, path)
+            kept = load_snapshot(fs, path)
         except FileNotFoundError as error:
             raise missing_file(path) from error
+    if (kept.store_id, kept.generation) != (store_id, reference.generation):
+        text = f"{path} is damaged: it is another snapshot than the one that was kept there. Nothing was changed."
+        raise CorruptionError(text, path=path, offset=0, reason="another snapshot")
+    return kept
 
 
 def check_blob(fs: FileSystem, layout: Layout, store_id: bytes, reference: BlobReference) -> None:
@@ -199,12 +203,12 @@ def snapshot_for(fs: FileSystem, layout: Layout, snapshot: Snapshot, at: int | N
             f"Open the store with a larger keep= to reach back further from then on."
         )
         raise UnreachableError(text, path=layout.path, sequence=at, reason="out of reach", oldest=oldest)
-    return load_kept(fs, layout, reachable[-1])
+    return load_kept(fs, layout, snapshot.store_id, reachable[-1])
 
 
 def snapshot_infos(fs: FileSystem, layout: Layout, snapshot: Snapshot) -> list[SnapshotInfo]:
     """What ``at=`` can reach, oldest first."""
-    every = [*(load_kept(fs, layout, reference) for reference in snapshot.kept), snapshot]
+    every = [*(load_kept(fs, layout, snapshot.store_id, reference) for reference in snapshot.kept), snapshot]
     return [SnapshotInfo(one.sequence, one.created, stored_names(one.names)) for one in every]
 
 

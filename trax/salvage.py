@@ -1,0 +1,379 @@
+"""What can be read of a damaged log, and where it must end.
+
+A log ends before its first damage: names must not come back as of different points in time. What lies behind the damage
+is only counted, so that whoever repairs the store knows what is lost. The caller holds the lock.
+
+:func:`scan_named` reads the segments that a snapshot names. :func:`scan_found` reads those that are there, for a store
+whose snapshot is lost: which of them belong together, they say themselves, by their sequences and their headers.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from trax.errors import CorruptionError, FormatError, MissingFileError, TraxError
+from trax.records import LogRecord, Wanted, frame_records
+from trax.storage.base import Entries
+from trax.storage.local.commit_point import missing_file
+from trax.storage.local.framing import (
+    EXPLICIT_SEQUENCES,
+    FORMAT_VERSION,
+    FRAME_HEADER_BYTES,
+    FRAME_MAGIC,
+    MARK,
+    SEGMENT_HEADER_BYTES,
+    SegmentHeader,
+    decode_frame_header,
+    decode_segment_header,
+    payload_is_whole,
+)
+from trax.storage.local.fs import FileSystem
+from trax.storage.local.layout import Layout, segment_numbers
+from trax.storage.local.payload import MalformedPayloadError
+from trax.storage.local.refusal import asking
+from trax.storage.local.segment import Frame, Tail, Walk, judge, malformed
+from trax.storage.local.snapshot import SegmentReference, Snapshot
+from trax.storage.local.view import open_segment
+
+_READ_BYTES = 1 << 18
+
+
+@dataclass
+class Behind:
+    """What can still be read behind the damage. ``complete``: whether ``last`` is known to be the last there was."""
+
+    records: int = 0
+    last: int = 0
+    complete: bool = True
+    unknown_bytes: int = 0
+    sequences: dict[str, list[int]] = field(default_factory=dict)
+
+    def add(self, frame: Frame) -> None:
+        try:
+            found = list(frame.entries())
+        except MalformedPayloadError:
+            return
+        self.last = max(self.last, frame.sequences[-1])
+        self.records += frame.header.record_count
+        for entries in found:
+            self.sequences.setdefault(entries.name, []).extend(entries.sequences)
+
+
+@dataclass
+class Log:
+    """A log as far as it is whole. ``damage`` None: to its end; otherwise to ``last``, its last whole record."""
+
+    segments: list[SegmentReference] = field(default_factory=list)
+    damage: TraxError | None = None
+    last: int = 0
+    latest_sequence: int = 0
+    latest_epoch: int = 0
+    records: int = 0
+    holders: dict[str, set[int]] = field(default_factory=dict)
+    behind: Behind = field(default_factory=Behind)
+
+    def add(self, frame: Frame, entries: Sequence[Entries], number: int) -> None:
+        self.records += frame.header.record_count
+        for one in entries:
+            self.holders.setdefault(one.name, set()).add(number)
+
+    def saw(self, walk: Walk) -> None:
+        self.latest_epoch = max(self.latest_epoch, walk.latest_epoch)
+        self.latest_sequence = max(self.latest_sequence, walk.latest_sequence, walk.tail.sequence)
+
+
+def scan_named(fs: FileSystem, layout: Layout, snapshot: Snapshot) -> Log:
+    """The log that a snapshot names. FormatError and StorageError: it can't be judged here, or now."""
+    log = Log()
+    for place, reference in enumerate(snapshot.segments):
+        try:
+            fault = _scan_segment(fs, layout, snapshot.store_id, reference, log)
+        except FormatError:
+            raise
+        except CorruptionError as error:  # nothing of it can be used
+            fault = error, None
+        if fault is None:
+            log.segments.append(reference)
+            continue
+        log.damage, tail = fault
+        if tail is not None:
+            log.segments.append(reference._replace(sealed=tail))
+        for later in snapshot.segments[place:]:
+            _look_behind(fs, layout, snapshot.store_id, later, log)
+        break
+    return log
+
+
+def _scan_segment(
+    fs: FileSystem, layout: Layout, store_id: bytes, reference: SegmentReference, log: Log
+) -> tuple[CorruptionError, Tail | None] | None:
+    """Read a segment; the damage, if there is any, with the tail of what is whole before it."""
+    segment = open_segment(fs, layout, store_id, reference, log.last)
+    try:
+        with asking("read", segment.path):
+            end = reference.sealed.offset if reference.sealed else fs.size(segment.fd)
+            walk = Walk(fs, segment.fd, segment.path, reference.salt, segment.start, end)
+            error = _walk_whole(walk, log, reference.number)
+        log.saw(walk)
+        if error is None and reference.sealed is not None and walk.tail != reference.sealed:
+            error = _not_as_sealed(walk, end)
+            if walk.tail.offset == end:
+                return error, None  # whole, and another than the snapshot saw: none of it can be trusted
+        log.last = walk.tail.sequence
+        return None if error is None else (error, walk.tail if walk.tail != segment.start else None)
+    finally:
+        fs.close(segment.fd)
+
+
+def _walk_whole(walk: Walk, log: Log, number: int) -> CorruptionError | None:
+    """Walk to the end of what is whole; what is no torn tail is damage, and the walk's tail stands before it."""
+    try:
+        for frame in walk:
+            try:
+                entries = list(frame.entries())
+            except MalformedPayloadError as error:
+                raise malformed(error, walk.path, frame.header.first_sequence) from error
+            log.add(frame, entries, number)
+        judge(walk)
+    except CorruptionError as error:
+        return error
+    return None
+
+
+def _not_as_sealed(walk: Walk, end: int) -> CorruptionError:
+    reason = walk.fault or f"up to byte {end:,} it holds other records than the snapshot says"
+    text = f"{walk.path} is damaged at byte {walk.tail.offset:,}: {reason}."
+    return CorruptionError(
+        text, path=walk.path, offset=walk.tail.offset, sequence=walk.tail.sequence, reason=reason
+    )
+
+
+def _look_behind(fs: FileSystem, layout: Layout, store_id: bytes, reference: SegmentReference, log: Log) -> None:
+    """Count what can still be read of a segment behind ``log.last``."""
+    behind = log.behind
+    path = layout.segment(reference.number)
+    if reference.sealed is not None:
+        behind.last = max(behind.last, reference.sealed.sequence)
+    try:
+        segment = open_segment(fs, layout, store_id, reference, 0)
+    except CorruptionError:
+        behind.complete &= reference.sealed is not None
+        behind.unknown_bytes += 1 << 20 if reference.sealed is None else 0
+        return
+    try:
+        with asking("read", path):
+            end = reference.sealed.offset if reference.sealed else fs.size(segment.fd)
+            whole = segment.start.offset
+            for frame, whole in frames_behind(fs, segment.fd, reference.salt, segment.start.offset, end):
+                if frame.header.kind != MARK and frame.header.first_sequence > log.last:
+                    behind.add(frame)
+            if reference.sealed is None and end > whole:
+                behind.complete = False
+                behind.unknown_bytes += end - whole
+    finally:
+        fs.close(segment.fd)
+
+
+def frames_behind(fs: FileSystem, fd: int, salt: bytes, offset: int, end: int) -> Iterator[tuple[Frame, int]]:
+    """Every whole frame between two offsets, whatever stands between them, each with the offset behind it.
+
+    A frame's checksum covers its segment's salt and its own offset, so a frame that is stored inside a value is none.
+    """
+    overlap = FRAME_HEADER_BYTES - 1
+    while offset < end:
+        data = fs.pread(fd, min(_READ_BYTES, end - offset), offset)
+        found = _first_frame(fs, fd, salt, data, offset, end)
+        if found is not None:
+            yield found
+            offset = found[1]
+        elif len(data) <= overlap:
+            return
+        else:
+            offset += len(data) - overlap
+
+
+def _first_frame(fs: FileSystem, fd: int, salt: bytes, data: bytes, offset: int, end: int) -> tuple[Frame, int] | None:
+    at = data.find(FRAME_MAGIC)
+    while at >= 0:
+        header = decode_frame_header(data, at, salt, offset + at)
+        start = offset + at + FRAME_HEADER_BYTES
+        if header is not None and header.payload_bytes <= end - start:
+            payload = fs.pread(fd, header.payload_bytes, start)
+            if payload_is_whole(header, payload):
+                return Frame(header, payload), start + header.payload_bytes
+        at = data.find(FRAME_MAGIC, at + 1)
+    return None
+
+
+# Without a snapshot that says what belongs to the log
+
+
+@dataclass
+class FoundSegment:
+    """A segment that says itself what it is. ``copy``: it holds what another one held, with gaps."""
+
+    header: SegmentHeader
+    path: str
+    tail: Tail
+    fault: CorruptionError | None = None
+    torn: bool = False
+    copy: bool = False
+    first: int = 0
+    records: int = 0
+    names: set[str] = field(default_factory=set)
+    last_wanted: int = 0
+    epoch: int = 0
+    latest: int = 0
+    behind: Behind = field(default_factory=Behind)
+
+    @property
+    def last(self) -> int:
+        return self.tail.sequence
+
+
+@dataclass
+class FoundLog(Log):
+    """A log that was put together of the segments that are there."""
+
+    found: list[FoundSegment] = field(default_factory=list)
+
+    def records_of(self, fs: FileSystem) -> Iterator[LogRecord]:
+        """The records in the order of their sequences, each once: a copy's only where the original is gone."""
+        streams = [self._stream(fs, segment) for segment in sorted(self.found, key=lambda one: one.copy)]
+        last = 0
+        for record in heapq.merge(*streams, key=lambda one: one.sequence):
+            if last < record.sequence <= self.last:
+                last = record.sequence
+                yield record
+
+    def _stream(self, fs: FileSystem, segment: FoundSegment) -> Iterator[LogRecord]:
+        everything = Wanted(None, {}, 0)
+        fd = fs.open(segment.path)
+        try:
+            with asking("read", segment.path):
+                start = Tail(SEGMENT_HEADER_BYTES, segment.header.checksum, 0)
+                for frame in Walk(fs, fd, segment.path, segment.header.salt, start, segment.tail.offset):
+                    for record in frame_records(frame, segment.path, everything):
+                        if record.sequence <= segment.last_wanted:
+                            yield record
+        finally:
+            fs.close(fd)
+
+
+def scan_found(fs: FileSystem, layout: Layout, base: Snapshot) -> FoundLog:
+    """The log behind ``base``, an older snapshot that is whole, as the segments beside it say.
+
+    A segment ends where the next one begins: a writer that found a torn tail has written what was before it again.
+    """
+    log = FoundLog()
+    with asking("list", layout.path):
+        numbers = sorted(segment_numbers(fs.listdir(layout.path)))
+    every = [one for one in (find_segment(fs, layout, base.store_id, number) for number in numbers) if one is not None]
+    segments = [one for one in every if isinstance(one, FoundSegment)]
+    copies = [one for one in segments if one.copy]
+    log.latest_epoch = max((one.epoch for one in segments), default=0)
+    log.latest_sequence = max((one.latest for one in segments), default=0)
+    originals = [one for one in every if one not in copies]
+    active = base.segments[-1]
+    if not copies and not any(one.header.salt == active.salt for one in segments):
+        # Records behind the base would have kept it here: what follows it is not all that there was.
+        log.damage = missing_file(layout.segment(active.number))
+        log.last = max((one.sealed.sequence for one in base.segments if one.sealed), default=0)
+        originals = [one for one in segments if one.last <= log.last]
+    _join(originals, log)
+    for copy in copies:
+        copy.last_wanted = copy.last
+        log.last = max(log.last, copy.last)  # what is copied comes before all that is not
+    log.found += copies
+    log.records = sum(one.records for one in log.found)
+    return log
+
+
+def _join(originals: Sequence[FoundSegment | CorruptionError], log: FoundLog) -> None:
+    """Put the segments behind each other, up to the first damage."""
+    for place, segment in enumerate(originals):
+        later = [one for one in originals[place + 1 :] if isinstance(one, FoundSegment)]
+        damage = segment if isinstance(segment, CorruptionError) else _join_one(segment, later, log)
+        if damage is None:
+            continue
+        log.damage = log.damage or damage
+        log.behind.complete = False
+        for one in [segment, *later]:
+            if isinstance(one, FoundSegment):
+                log.behind.records += one.behind.records + (one.records if one is not segment else 0)
+                log.behind.last = max(log.behind.last, one.behind.last, one.last)
+        return
+
+
+def _join_one(segment: FoundSegment, later: Sequence[FoundSegment], log: FoundLog) -> CorruptionError | None:
+    following = min((one.first for one in later if one.first), default=None)
+    segment.last_wanted = segment.last if following is None else min(segment.last, following - 1)
+    log.found.append(segment)
+    log.last = max(log.last, segment.last_wanted)
+    if segment.fault is None and segment.torn and following is not None and following > segment.last + 1:
+        # Without the gap, the next writer went on where this one ended. With it, nobody knows what was between.
+        return _torn(segment)
+    return segment.fault
+
+
+def find_segment(
+    fs: FileSystem, layout: Layout, store_id: bytes | None, number: int
+) -> FoundSegment | CorruptionError | None:
+    """What a segment's file holds; None when it is empty, or not one of this store."""
+    path = layout.segment(number)
+    with asking("read", path):
+        fd = fs.open(path)
+        try:
+            data = fs.pread(fd, SEGMENT_HEADER_BYTES, 0)
+            header = decode_segment_header(data)
+            if header is None:
+                if len(data) < SEGMENT_HEADER_BYTES or not data.strip(b"\0"):
+                    return None  # a crash came while it was made
+                text = f"{path} is damaged at byte 0: it does not begin like a segment of the log."
+                return CorruptionError(text, path=path, offset=0, reason="it does not begin like a segment of the log")
+            if header.version > FORMAT_VERSION:
+                text = f"{path} was written by a newer version of trax. Install that version."
+                raise FormatError(text, path=path, reason=f"format {header.version}")
+            if header.number != number or store_id not in (None, header.store_id):
+                return None
+            return _walk_found(fs, fd, path, header)
+        finally:
+            fs.close(fd)
+
+
+def _walk_found(fs: FileSystem, fd: int, path: str, header: SegmentHeader) -> FoundSegment:
+    start = Tail(SEGMENT_HEADER_BYTES, header.checksum, 0)
+    walk = Walk(fs, fd, path, header.salt, start, fs.size(fd))
+    found = FoundSegment(header, path, start)
+    seen = Log()
+    try:
+        for frame in walk:
+            try:
+                seen.add(frame, list(frame.entries()), header.number)
+            except MalformedPayloadError as error:
+                raise malformed(error, path, frame.header.first_sequence) from error
+            found.copy |= bool(frame.header.flags & EXPLICIT_SEQUENCES)
+            found.first = found.first or frame.header.first_sequence
+            found.records += frame.header.record_count
+        found.torn = judge(walk) is not None
+    except CorruptionError as error:
+        found.fault = error
+    found.names = set(seen.holders)
+    found.tail = walk.tail
+    found.epoch = walk.latest_epoch
+    found.latest = max(walk.latest_sequence, walk.tail.sequence)
+    if found.fault is not None:
+        for frame, _ in frames_behind(fs, fd, header.salt, walk.tail.offset, walk.end):
+            if frame.header.kind != MARK:
+                found.behind.add(frame)
+        found.latest = max(found.latest, found.behind.last)
+    return found
+
+
+def _torn(segment: FoundSegment) -> CorruptionError:
+    offset, sequence = segment.tail.offset, segment.last
+    reason = "it ends in the middle of a record, and the next segment does not go on from there"
+    text = f"{segment.path} is damaged at byte {offset:,}, behind sequence {sequence}: {reason}."
+    return CorruptionError(text, path=segment.path, offset=offset, sequence=sequence, reason=reason)
