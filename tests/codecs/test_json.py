@@ -73,6 +73,7 @@ def test_a_low_limit_of_digits_does_not_matter() -> None:
         b'{"$unknown": 1}',
         b'{"$tuple": 1}',
         b'{"$tuple": [], "x": 1}',
+        b'{"x": 1, "$tuple": []}',
         b'{"$tuple": [], "$set": []}',
         b'{"$set": [[]]}',
         b'{"$dict": [1]}',

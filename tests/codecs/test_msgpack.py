@@ -71,9 +71,11 @@ def test_what_the_packer_would_change_is_refused_everywhere(codec: MsgpackCodec,
 
 
 def test_lone_surrogates_anywhere(codec: MsgpackCodec) -> None:
-    value = {"\udcff": ["a\ud800", ("\udfff", {"b": "\ud800\udc00"})], "large": [b"x" * 100_000, np.arange(100_000)]}
+    large = [b"x" * 100_000, np.arange(100_000)]  # written again, with the rest, and not twice
+    value = {"large": large, "\udcff": ["a\ud800", ("\udfff", {"b": "\ud800\udc00"})]}
     assert identical(through_entry(codec, value), value)
     assert identical(through_value(codec, value), value)
+    assert len(codec.encode_value(value, "state").buffers) == 2
 
 
 def test_an_error_leaves_nothing_behind(codec: MsgpackCodec) -> None:
@@ -154,6 +156,7 @@ def test_many_entries_must_be_as_many_as_said(codec: MsgpackCodec) -> None:
     assert codec.decode_many(b"", []) == []
     for wrong, lengths in (
         (data, [len(data)]),
+        (data, [1, 1]),
         (data, [1, 1, len(data) - 2]),
         (data[:-1], [2, len(data) - 2]),
         (b"", [0]),
@@ -172,6 +175,15 @@ def test_the_deepest_value_fits_on_a_small_stack(codec: MsgpackCodec) -> None:
             assert pool.submit(through_entry, codec, value).result() == value
     finally:
         threading.stack_size(before)
+
+
+def test_bytes_behind_an_inner_value_are_damage(codec: MsgpackCodec) -> None:
+    for depth in range(1, 20):
+        data = b"\x01\x02"
+        for _ in range(depth):
+            data = msgpack.packb(msgpack.ExtType(1, b"\x91" + data))
+        with pytest.raises(CorruptionError):
+            codec.decode(data)
 
 
 def test_deeper_bytes_than_were_ever_written_are_damage(codec: MsgpackCodec) -> None:
