@@ -14,6 +14,8 @@ exclude_patterns = ["_build"]
 html_theme = "furo" if find_spec("furo") else "alabaster"
 html_title = f"trax {version}"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True

@@ -69,7 +69,9 @@ class Job:
         return trax.Trax(self.path, sync=self.sync, keep=self.keep, codec=self.codec, fs=fs, sync_interval_s=1e9)  # type: ignore[arg-type]
 
     def _call(self, fs: RecordingFileSystem, store: trax.Trax) -> trax.Trax:
-        kind = self.dice.choice(["log"] * 5 + ["checkpoint"] * 3 + ["batch", "mixed", "delete", "sync", "reopen", "async"])
+        kind = self.dice.choice(
+            ["log"] * 5 + ["checkpoint"] * 3 + ["batch", "mixed", "delete", "sync", "reopen", "async"]
+        )
         stored = sorted(self.state)
         if kind in ("log", "batch") and not stored or kind == "delete" and len(stored) < 2:
             kind = "create"
@@ -253,7 +255,9 @@ def _crash_the_recovery(where: Path, job: Job, durable: int, issued: int, seen: 
             # Nothing was promised to anybody since: any commit that the first crash could have left is right.
             judge(where, job.model, durable, issued)
         except BaseException as error:
-            error.add_note(f"in the recovery, which had reached {reached}, after {done} of {opening[max(0, done - 3) : done]}")
+            error.add_note(
+                f"in the recovery, which had reached {reached}, after {done} of {opening[max(0, done - 3) : done]}"
+            )
             raise
     return tried
 
@@ -326,7 +330,9 @@ def _lose_power(
             else:
                 judge(scratch / job.path.name, model, *note)
         except BaseException as error:
-            error.add_note(f"killed after {after - 1}, power lost after {done}: {fs.operations[max(0, done - 3) : done]}")
+            error.add_note(
+                f"killed after {after - 1}, power lost after {done}: {fs.operations[max(0, done - 3) : done]}"
+            )
             raise
     return tried
 

@@ -169,7 +169,9 @@ def test_a_frame_that_is_stored_inside_a_value_is_not_taken_for_one(scratch: Pat
         store.log(a=frames * 3)
         files = read_files(path)
     log = max(name for name in files if name.startswith("log."))
-    cut = files[log].rstrip(b"\0")[: -len(frames)]  # the last record is torn, and whole frames lie in what is left of it
+    cut = files[log].rstrip(b"\0")[
+        : -len(frames)
+    ]  # the last record is torn, and whole frames lie in what is left of it
     outcome, torn = open_damaged({**files, log: cut}, scratch / "s")
     assert outcome[0]["a"] == ["first", frames]
     assert torn == 1

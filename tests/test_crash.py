@@ -28,7 +28,9 @@ def _compact_early(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("codec", ["msgpack", "json"])
 def test_power_loss_anywhere_leaves_a_state_that_the_store_had(sync: str, keep: int, codec: str) -> None:
     print(f"TRAX_SEED={SEED}")
-    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # the crashes are modelled: a real disk would only be slow
+    memory = (
+        "/dev/shm" if os.path.isdir("/dev/shm") else None
+    )  # the crashes are modelled: a real disk would only be slow
     seen: set[int] = set()
     tried = nested = 0
     for run in range(RUNS):

@@ -1,7 +1,7 @@
 """The documentation: its examples run, its links and test names lead somewhere, and its page on the format is true.
 
-:class:`Page` is a reader of stores that knows nothing of ``trax``: it builds itself from the tables of ``docs/format.rst``
-and follows the rules of its text. What it decodes of a real store is the proof that the page is right.
+:class:`StoreReader` knows nothing of ``trax``: it builds itself from the tables of ``docs/format.rst`` and follows the
+rules of its text. What it decodes of a real store is the proof that the page is right.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def test_examples_run_in_an_empty_directory(page: Path, tmp_path: Path, monkeypa
         failed, _ = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
     assert failed == 0
     for name, block in captioned_blocks(page.read_text(encoding="utf-8")):
-        assert (tmp_path / name).read_text(encoding="utf-8") == block, f"what the page shows as {name} is not what it runs"
+        assert (tmp_path / name).read_text(encoding="utf-8") == block, (
+            f"what the page shows as {name} is not what it runs"
+        )
 
 
 def captioned_blocks(text: str) -> Iterator[tuple[str, str]]:
@@ -54,6 +56,13 @@ def captioned_blocks(text: str) -> Iterator[tuple[str, str]]:
     pattern = r"^\.\. code-block:: python\n   +:caption: (\S+)\n\n((?: {4}.*\n|\n)+)"
     for name, block in re.findall(pattern, text, re.MULTILINE):
         yield name, textwrap.dedent(block).strip("\n") + "\n"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_no_example_is_left_out(page: Path) -> None:
+    """Python that is not a ``>>>`` session must be a file that a session runs."""
+    text = page.read_text(encoding="utf-8")
+    assert text.count("code-block:: python") == len(list(captioned_blocks(text)))
 
 
 def test_each_page_has_its_part() -> None:
@@ -78,7 +87,9 @@ def test_links_inside_the_documentation_lead_somewhere(page: Path) -> None:
     if "command-line" in "".join(missing):  # written together with the commands themselves
         missing = [target for target in missing if not target.endswith("command-line")]
     assert missing == []
-    labels = {label for other in PAGES for label in re.findall(r"^\.\. _([\w-]+):$", other.read_text(encoding="utf-8"), re.M)}
+    labels = {
+        label for other in PAGES for label in re.findall(r"^\.\. _([\w-]+):$", other.read_text(encoding="utf-8"), re.M)
+    }
     assert set(re.findall(r":ref:`(?:[^`<]*<)?([\w-]+)>?`", text)) <= labels
 
 
@@ -154,7 +165,7 @@ class Page:
         return struct.Struct(form), names
 
     def unpack(self, label: str, data: bytes, offset: int = 0) -> dict[str, Any]:
-        """A header as a dict. Magic, version and reserved bytes are checked; so is a checksum of all that precedes it."""
+        """A header as a dict; magic, version and reserved bytes are checked."""
         layout, names = self.layout(label)
         fields: dict[str, Any] = {}
         for name, value in zip(names, layout.unpack_from(data, offset), strict=True):
@@ -275,7 +286,8 @@ class StoreReader:
         fields = self.page.unpack("format-blob-footer", footer)
         assert seal == fields["checksum"] == crc32(data[:header_bytes] + footer[:-4])
         head, index = (
-            data[fields[f"{part}_offset"] : fields[f"{part}_offset"] + fields[f"{part}_bytes"]] for part in ("head", "index")
+            data[fields[f"{part}_offset"] : fields[f"{part}_offset"] + fields[f"{part}_bytes"]]
+            for part in ("head", "index")
         )
         assert (crc32(head), crc32(index)) == (fields["head_checksum"], fields["index_checksum"])
         buffers = []
@@ -343,7 +355,12 @@ def test_the_page_decodes_copied_survivors(page: Page, tmp_path: Path, codec: st
 def test_the_page_decodes_json_lines(page: Page, tmp_path: Path) -> None:
     with trax.Trax(tmp_path / "store", codec="json") as store:
         store.checkpoint(x=(1, 2))
-        store.log(x={1, }, y=float("inf"))
+        store.log(
+            x={
+                1,
+            },
+            y=float("inf"),
+        )
         store.log({"ü": b"\0", "x": 2**3000})
         store.log(x={1: None})
     reader = StoreReader(page, tmp_path / "store")
@@ -377,7 +394,14 @@ def test_the_limits_on_the_page_are_those_of_the_code(page: Page) -> None:
     assert (limits.OUT_OF_BAND_BYTES, directory.INLINE_BYTES) == (16384, 4096)
     assert (blob._CHUNK_BYTES, blob._ALIGNMENT_BYTES) == (2**20, 64)
     assert (segment.FRAME_RECORDS, segment.FRAME_BYTES) == (128, 64 * 1024)
-    for text in ("1 to 255 bytes", "at least 16,384", "at most 4096 bytes", "1,048,576 bytes", "multiple of 64", "128\nrecords"):
+    for text in (
+        "1 to 255 bytes",
+        "at least 16,384",
+        "at most 4096 bytes",
+        "1,048,576 bytes",
+        "multiple of 64",
+        "128\nrecords",
+    ):
         assert text in page.text
 
 
@@ -418,7 +442,14 @@ def test_the_program_on_the_page_still_makes_such_a_store(page: Page, tmp_path: 
         assert (shown / name).stat().st_size == (tmp_path / name).stat().st_size
     old, new = StoreReader(page, shown), StoreReader(page, tmp_path)
     assert (old.entries, old.kinds, old.snapshot["names"]) == (new.entries, new.kinds, new.snapshot["names"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["blobs", "kept", "lock", "log.00000001", "shown", "snapshot"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "blobs",
+        "kept",
+        "lock",
+        "log.00000001",
+        "shown",
+        "snapshot",
+    ]
 
 
 def test_the_decoded_bytes_of_the_page_are_those_of_its_dump(page: Page) -> None:
@@ -434,7 +465,9 @@ def test_the_decoded_bytes_of_the_page_are_those_of_its_dump(page: Page) -> None
                 first, last = (bytes.fromhex(part) for part in shown.split("…"))
                 following = [int(other, 16) for other, _ in rows if int(other, 16) > place]
                 end = following[0] if following else len(data)
-                assert data[place : place + len(first)] == first and data[place:end].endswith(last), f"{label}: {offset}"
+                assert data[place : place + len(first)] == first and data[place:end].endswith(last), (
+                    f"{label}: {offset}"
+                )
                 place = end
             else:
                 assert data[place:].startswith(bytes.fromhex(shown)), f"{label}: {offset}"

@@ -74,7 +74,9 @@ def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(directory)
 
 
-def run(scratch: Path, fs: FaultyFileSystem, seed: str, sync: str, *, go_on: bool) -> tuple[FaultyJob, BaseException | None]:
+def run(
+    scratch: Path, fs: FaultyFileSystem, seed: str, sync: str, *, go_on: bool
+) -> tuple[FaultyJob, BaseException | None]:
     shutil.rmtree(scratch / "s", ignore_errors=True)
     job = FaultyJob(scratch / "s", random.Random(seed), sync, 2)
     job.fs = fs

@@ -36,7 +36,10 @@ def test_an_old_store_opens_and_holds_what_it_held(tmp_path: Path, name: str, mo
         assert store.recover("list", None, fold) == LIST
         assert [entry for _, entry in store.entries("never")] == ["checkpointed"]
         oldest, newest = store.snapshots()
-        assert store.recover("list", None, fold, at=oldest.sequence) == LIST[: 2 if oldest.sequence < newest.sequence - 2 else 3]
+        assert (
+            store.recover("list", None, fold, at=oldest.sequence)
+            == LIST[: 2 if oldest.sequence < newest.sequence - 2 else 3]
+        )
         if mode == "a":
             torn = [one for one in caught if issubclass(one.category, errors.TornTailWarning)]
             assert len(torn) == (1 if name.endswith("killed") else 0)

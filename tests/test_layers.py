@@ -20,13 +20,14 @@ FLOORS = [
     {"trax.storage.local.fs", "trax.storage.local.framing", "trax.storage.local.layout", "trax.storage.local.owner"},
     {"trax.storage.local.refusal", "trax.storage.local.payload"},
     {"trax.storage.local"},
+    {"trax.guard"},
     {"trax.commit", "trax.replay", "trax.names"},
     {"trax.publish"},
     {"trax.batch"},
     {"trax.records"},
     {"trax.inspection"},
     {"trax.store"},
-    {"trax.interchange", "trax.salvage", "trax.repair"},
+    {"trax.interchange", "trax.salvage", "trax.repair_plan", "trax.repair", "trax.unlock"},
     {"trax"},
     {"trax.testing"},
     {"trax.cli", "trax.__main__"},
@@ -74,10 +75,24 @@ def test_every_module_has_a_floor_and_imports_go_downward() -> None:
 
 
 def test_only_one_module_calls_the_file_functions_of_the_operating_system() -> None:
-    forbidden = {"open", "fsync", "fdatasync", "rename", "replace", "unlink", "remove", "mkdir", "makedirs", "link", "ftruncate"}
+    forbidden = {
+        "open",
+        "fsync",
+        "fdatasync",
+        "rename",
+        "replace",
+        "unlink",
+        "remove",
+        "mkdir",
+        "makedirs",
+        "link",
+        "ftruncate",
+    }
     found = []
     for module, path in modules().items():
-        if not module.startswith(("trax.storage", "trax.commit", "trax.publish", "trax.store")) or module.endswith(".fs"):
+        if not module.startswith(("trax.storage", "trax.commit", "trax.publish", "trax.store")) or module.endswith(
+            ".fs"
+        ):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
@@ -94,7 +109,9 @@ def test_the_storage_knows_no_codec_but_the_protocol() -> None:
     for module, path in modules().items():
         if module.startswith("trax.storage"):
             codecs = {other for other in imports(path) if other.startswith("trax.codecs")}
-            assert {other for other in codecs if not other.startswith("trax.codecs.base")} <= {"trax.codecs"} - {"trax.codecs"}
+            assert {other for other in codecs if not other.startswith("trax.codecs.base")} <= {"trax.codecs"} - {
+                "trax.codecs"
+            }
 
 
 def test_importing_trax_imports_no_optional_package() -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -40,10 +41,10 @@ class Stubborn(LocalFileSystem):
             setattr(self, name, self._wrapped(method, getattr(LocalFileSystem, name)))
 
     def _wrapped(self, method: Any, original: Any) -> Any:
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **keywords: Any) -> Any:
             if self.on and (error := method(*arguments)) is not None:
                 raise error
-            return original(self, *arguments)
+            return original(self, *arguments, **keywords)
 
         return call
 
@@ -343,6 +344,47 @@ def test_an_interrupt_anywhere_leaves_the_handle_usable_or_finished(tmp_path: Pa
         store.close()
         with reopen_and_check(path) as again:
             assert [entry for _, entry in again.entries("a")] == found
+
+
+@pytest.mark.parametrize("sync", ["always", "os"])
+def test_a_signal_handler_that_calls_the_store_in_the_middle_of_a_call_does_not_hang(tmp_path: Path, sync: str) -> None:
+    refused = handled = 0
+
+    def handler(*_: object) -> None:
+        nonlocal refused, handled
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        handled += 1
+        try:
+            store.log(b=handled)
+            if handled % 4 == 0:
+                store.checkpoint(c=handled)
+        except errors.ReentrantCallError:
+            refused += 1
+        signal.signal(signal.SIGALRM, handler)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    with trax.Trax(tmp_path / "s", sync=sync) as store:  # type: ignore[arg-type]
+        store.checkpoint(a=0, b=0, c=0)
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0007)
+        try:
+            number = 0
+            while (refused < 5 or handled - refused < 5 or number < 300) and number < 5000:
+                number += 1
+                store.log(a=number)
+                for _ in range(5000):
+                    pass  # where a handler may call the store
+                if number % 50 == 0:
+                    store.checkpoint(a=number)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert refused >= 5 and handled > refused
+        assert store.recover("a") == number
+        assert store.verify().ok
+    with reopen_and_check(tmp_path / "s") as store:
+        assert store.recover("a") == number
+        sequences = [sequence for sequence, _ in store.entries("b")]
+        assert sequences == sorted(set(sequences))
 
 
 def test_an_error_of_the_callback_is_never_taken_for_corruption(tmp_path: Path) -> None:

@@ -55,7 +55,16 @@ def test_sigkill_loses_nothing_acknowledged_and_shows_no_half_record(tmp_path: P
     ledger.mkdir()
     recovered = 0
     for kill in range(KILLS):
-        command = [sys.executable, "-W", "ignore", str(WORKER), str(tmp_path / "store"), str(ledger), sync, str(1 + kill % 3)]
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            str(WORKER),
+            str(tmp_path / "store"),
+            str(ledger),
+            sync,
+            str(1 + kill % 3),
+        ]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as worker:
             assert worker.stdout is not None

@@ -88,7 +88,9 @@ class StoreMachine(RuleBasedStateMachine):
             self.saved(name)
         self.committed(sequence)
 
-    @rule(before=st.dictionaries(NAMES, values, max_size=2), name=NAMES, after=st.dictionaries(NAMES, values, max_size=2))
+    @rule(
+        before=st.dictionaries(NAMES, values, max_size=2), name=NAMES, after=st.dictionaries(NAMES, values, max_size=2)
+    )
     def mixed_batch(self, before: dict[str, Any], name: str, after: dict[str, Any]) -> None:
         base = self.last
         with self.store.batch() as batch:

@@ -33,7 +33,9 @@ def concatenate(state: str, entry: str) -> str:
 
 
 class TestTheExample:
-    @pytest.mark.parametrize("end", ["", "logger.close()", "import os; os._exit(0)", "import os; os.kill(os.getpid(), 9)"])
+    @pytest.mark.parametrize(
+        "end", ["", "logger.close()", "import os; os._exit(0)", "import os; os.kill(os.getpid(), 9)"]
+    )
     def test_holds_in_this_and_every_later_process(self, tmp_path: Path, end: str) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         subprocess.run([sys.executable, "-c", EXAMPLE + end], cwd=tmp_path, env=environment, check=end.find("kill") < 0)

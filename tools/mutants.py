@@ -18,9 +18,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = "trax/storage/local/"
 CRASH = "tests/test_crash.py"
-FAULTS = "tests/test_faults.py"
+CORRUPTION = "tests/test_corruption.py"
 PITFALLS = "tests/test_pitfalls.py"
-STORE = "tests/test_store.py"
 
 
 class Mutant(NamedTuple):
@@ -28,7 +27,7 @@ class Mutant(NamedTuple):
     file: str
     old: str
     new: str
-    tests: tuple[str, ...] = (CRASH,)
+    tests: tuple[str, ...] = (CORRUPTION, PITFALLS, CRASH)
 
 
 MUTANTS = [
@@ -47,9 +46,8 @@ MUTANTS = [
     Mutant("no fsync of rewritten records", LOCAL + "opening.py", "            writer.sync()  # makes durable: the records", "            # makes durable: the records"),
     Mutant("no fsync of the directory of the rewritten segment", LOCAL + "directory.py", "                self._fs.fsync_directory(self._layout.path)  # makes durable: the new segment's name", "                pass"),
     Mutant("no fsync of the mark written again", LOCAL + "opening.py", "        writer.sync()  # makes durable: the mark", "        # makes durable: the mark"),
-    Mutant("the mark is not written again", LOCAL + "opening.py", "        if walk.marked:\n            writer.mark()", "        if walk.marked:\n            writer.tail = walk.tail"),
+    Mutant("the mark is not written again", LOCAL + "opening.py", "            writer.mark(self._sequence)", "            writer.tail = walk.tail"),
     Mutant("no fsync of new directories' names", LOCAL + "opening.py", "        fs.fsync_directory(Layout(path).parent)\n    fs", "        pass\n    fs"),
-    Mutant("no fsync of the store's parent", LOCAL + "directory.py", "                self._fs.fsync_directory(self._layout.parent)", "                pass"),
     Mutant("no fsync of the first segment's name", LOCAL + "directory.py", "            self._fs.fsync_directory(self._layout.path)  # makes durable: the segment's name", "            pass"),
     Mutant("nothing is rewritten at opening", LOCAL + "opening.py", "(walk.marked or walk.tail == start)", "True"),
     Mutant("the log is not synced before a checkpoint", "trax/commit.py", "            self._raise(self._bring(sync=True, below=first))", "            self._raise(self._bring(sync=False, below=first))"),
@@ -62,7 +60,11 @@ MUTANTS = [
     Mutant("every bad frame is a torn tail", LOCAL + "segment.py", "    claim = find_later_claim(walk)", "    claim = None"),
     Mutant("a sealed segment's end is not checked", LOCAL + "view.py", "    if walk.tail.offset != offset or end not in (None, walk.tail):", "    if False:"),
     Mutant("a snapshot's checksum is not checked", LOCAL + "snapshot.py", "    if len(body) != body_bytes or crc32(body) != body_checksum:", "    if False:"),
-    Mutant("a blob's chunks are not checked", LOCAL + "blob.py", "            if self._fs.preadinto(self._fd, part, at) != len(part) or crc32(part) != checksum:", "            if self._fs.preadinto(self._fd, part, at) != len(part):"),
+    Mutant("a blob's chunks are not checked", LOCAL + "blob.py", "        if have != len(target) or crc32(target) != checksum:", "        if have != len(target):"),
+    Mutant("a put back snapshot is not looked for", LOCAL + "directory.py", "            check_is_latest(self._fs, self._layout, snapshot)", "            pass"),
+    Mutant("a log that is newer than the snapshot is accepted", LOCAL + "opening.py", "            if walk.latest_epoch >= self._manner.epoch or", "            if False and"),
+    Mutant("a mark is sealed without a sync", LOCAL + "directory.py", "        if not writer.empty and writer.synced != writer.tail.offset:", "        if False:"),
+    Mutant("a new segment is removed though it is named", LOCAL + "directory.py", "            if not self._commit_point.unsettled and number not in _numbers(self._state.snapshot):", "            if not self._commit_point.unsettled:", ("tests/test_faults.py",)),
     Mutant("a blob's seal is not checked", LOCAL + "blob.py", "if len(footer) != _FOOTER_BYTES or crc32(footer[: _FOOTER.size], crc32(header)) != reference.checksum:", "if len(footer) != _FOOTER_BYTES:"),
     Mutant("a segment's salt is not compared", LOCAL + "segment.py", "    elif (header.store_id, header.number, header.salt) != (store_id, number, salt):", "    elif False:"),
     Mutant("the owner is not checked after a sync", LOCAL + "directory.py", "            self._writer.sync()\n        self._commit_point.check_owner()", "            self._writer.sync()"),

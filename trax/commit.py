@@ -6,6 +6,7 @@ Invariants:
   ``_io``. Whoever holds ``_io`` brings everything that is queued with it, so threads share one fsync.
 - A queued record stays queued until its fate is known. An interrupt anywhere leaves it there, and the next call brings
   it: the storage says how far it has come, so nothing is appended twice.
+- A signal handler that calls the handle in the middle of a call of its own thread gets an error, not a deadlock.
 - A sequence that was given out is never given out again, even if its record failed.
 - After a failed sync the outcome is unknown, for every waiting thread alike: the committer is finished.
 """
@@ -21,6 +22,7 @@ from itertools import groupby
 from typing import Literal
 
 from trax.errors import FinishedError, HandleError, TraxError
+from trax.guard import CallGuard
 from trax.storage.base import Commit, Storage
 
 SyncPolicy = Literal["always", "interval", "os"]
@@ -54,13 +56,17 @@ class Committer:
         self._io = threading.Lock()
         self._queue: list[Pending] = []
         self._queued_bytes = 0
+        self._guard = CallGuard()
         self._last = storage.sequence
         self._durable = storage.sequence
         self._failure: TraxError | None = None
         self._ended = threading.Event()
         if sync == "interval":
             ticker = threading.Thread(
-                target=_sync_regularly, args=(weakref.ref(self), self._ended, sync_interval_s), name="trax-sync", daemon=True
+                target=_sync_regularly,
+                args=(weakref.ref(self), self._ended, sync_interval_s),
+                name="trax-sync",
+                daemon=True,
             )
             ticker.start()
 
@@ -78,23 +84,24 @@ class Committer:
         """Add records; they are as safe as the sync policy says when this returns the sequence of the last."""
         if nbytes < self._buffer_bytes:
             return self._buffer(commit, nbytes)
-        pending = self._enqueue(commit, nbytes, waits=True)
-        if not pending.done:
-            with self._io:
-                if not pending.done:
-                    self._bring(sync=self._always)
+        with self._guard.inside():
+            pending = self._enqueue(commit, nbytes, waits=True)
+            if not pending.done:
+                with self._io:
+                    if not pending.done:
+                        self._bring(sync=self._always)
         if pending.error is not None:
             raise copy.copy(pending.error) from pending.error
         return pending.last
 
     def flush(self) -> None:
         """Hand everything that is queued to the operating system."""
-        with self._io:
+        with self._guard.inside(), self._io:
             self._raise(self._bring(sync=self._always))
 
     def sync(self, *, mark: bool = True) -> None:
         """Everything logged before this call is on stable storage when it returns."""
-        with self._io:
+        with self._guard.inside(), self._io:
             self._raise(self._bring(sync=True))
             if mark:
                 self._on_storage(self._storage.mark)
@@ -108,7 +115,7 @@ class Committer:
     @contextmanager
     def exclusive(self, count: int) -> Iterator[int]:
         """The first of ``count`` new sequences; everything before them is synced, and nothing is appended meanwhile."""
-        with self._io:
+        with self._guard.inside(), self._io:
             with self._mutex:
                 self.check()
                 first = self._last + 1
@@ -124,7 +131,7 @@ class Committer:
     @contextmanager
     def quiet(self) -> Iterator[None]:
         """Nothing is appended in the block."""
-        with self._io:
+        with self._guard.inside(), self._io:
             yield
 
     def check(self) -> None:
@@ -169,7 +176,8 @@ class Committer:
         # Room is made before the record is queued: if that fails, the call has failed, and nothing of it was kept.
         if self._queued_bytes + nbytes > self._buffer_bytes:
             self.flush()
-        return self._enqueue(commit, nbytes, waits=False).last
+        with self._guard.inside():
+            return self._enqueue(commit, nbytes, waits=False).last
 
     def _bring(self, *, sync: bool, below: int | None = None) -> TraxError | None:
         """Append what is queued, and sync. ``_io`` is held. The error, if records of this call were refused."""

@@ -123,6 +123,10 @@ class FinishedError(HandleError, OSError):
     """An earlier failure left the handle unable to go on; ``__cause__`` is that failure."""
 
 
+class ReentrantCallError(TraxError, RuntimeError):
+    """A signal handler called the handle whose call it had interrupted. Nothing of the inner call was done."""
+
+
 # What the machine answered
 
 
@@ -149,10 +153,6 @@ class StoreNotFoundError(TraxError, FileNotFoundError):
 
 class NotAStoreError(TraxError, NotADirectoryError):
     """What is at that path is something else."""
-
-
-class PlatformError(TraxError, OSError):
-    """trax has not been tested on this operating system."""
 
 
 class DependencyError(TraxError, ImportError):

@@ -11,20 +11,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from trax.errors import MissingFileError, TraxError
+from trax.errors import CorruptionError, MissingFileError, TraxError
 from trax.records import GrowingSegment
 from trax.storage.base import BlobReference, Entries, SnapshotInfo, Stored
 from trax.storage.local.commit_point import load_snapshot
 from trax.storage.local.fs import FileSystem, LocalFileSystem
 from trax.storage.local.layout import Layout
 from trax.storage.local.lock import read_lock_file, read_owner_file
-from trax.storage.local.opening import TornTail, survey
+from trax.storage.local.opening import TornTail, check_is_latest, survey
 from trax.storage.local.owner import Owner, is_gone
 from trax.storage.local.payload import MalformedPayloadError
 from trax.storage.local.refusal import asking
 from trax.storage.local.segment import Frame, malformed
 from trax.storage.local.snapshot import KeptReference, SegmentReference, Snapshot
 from trax.storage.local.view import check_blob, load_kept, open_segment, segment_frames, stored_names
+
+_TRIES = 5
 
 
 @dataclass
@@ -96,7 +98,7 @@ def verify_store(path: str | os.PathLike[str], *, fs: FileSystem | None = None) 
     """
     fs = fs or LocalFileSystem()
     layout = Layout(path)
-    while True:
+    for last_try in _tries():
         found = Verification(layout.path)
         try:
             survey(fs, layout, create=False)
@@ -110,8 +112,9 @@ def verify_store(path: str | os.PathLike[str], *, fs: FileSystem | None = None) 
             found.problems.append(error)
             return found
         _verify(fs, layout, snapshot, found)
-        if not _moved_on(fs, layout, snapshot, found.problems):
-            return found
+        if last_try or not _moved_on(fs, layout, snapshot, found.problems):
+            break
+    return found
 
 
 def describe_store(path: str | os.PathLike[str], *, fs: FileSystem | None = None) -> StoreInfo:
@@ -121,7 +124,7 @@ def describe_store(path: str | os.PathLike[str], *, fs: FileSystem | None = None
     """
     fs = fs or LocalFileSystem()
     layout = Layout(path)
-    while True:
+    for last_try in _tries():
         survey(fs, layout, create=False)
         snapshot = _load(fs, layout)
         info = StoreInfo(layout.path, snapshot, find_writer(fs, layout), last_sequence=snapshot.sequence)
@@ -129,8 +132,9 @@ def describe_store(path: str | os.PathLike[str], *, fs: FileSystem | None = None
         _describe_log(fs, layout, info)
         if fs.kind(layout.removed) == "directory":
             info.removed = fs.listdir(layout.removed)
-        if not _moved_on(fs, layout, snapshot, info.problems):
-            return info
+        if last_try or not _moved_on(fs, layout, snapshot, info.problems):
+            break
+    return info
 
 
 def find_writer(fs: FileSystem, layout: Layout) -> WriterInfo:
@@ -164,10 +168,14 @@ def _load(fs: FileSystem, layout: Layout) -> Snapshot:
         return load_snapshot(fs, layout.snapshot)
 
 
+def _tries() -> Iterator[bool]:
+    """A store that is in use moves on while it is read; one that is damaged as well would never be read to an end."""
+    return map((_TRIES - 1).__eq__, range(_TRIES))
+
+
 def _moved_on(fs: FileSystem, layout: Layout, snapshot: Snapshot, problems: list[TraxError]) -> bool:
-    """Whether files are missing only because a writer has removed them meanwhile."""
-    missing = any(isinstance(problem, MissingFileError) for problem in problems)
-    return missing and _load(fs, layout).generation != snapshot.generation
+    """Whether what was found may only mean that a writer has replaced the snapshot meanwhile."""
+    return bool(problems) and _load(fs, layout).generation != snapshot.generation
 
 
 # Verification
@@ -185,11 +193,20 @@ def _verify(fs: FileSystem, layout: Layout, snapshot: Snapshot, found: Verificat
     for segment in snapshot.segments:
         _verify_segment(fs, layout, snapshot, segment, sequence, found)
         sequence = segment.sealed.sequence if segment.sealed else sequence
+    _verify_is_latest(fs, layout, snapshot, found)
     for directory in (layout.blobs, layout.kept):
         if fs.kind(directory) == "absent":
             text = f"{directory} is gone, and the store needs it, though it may be empty. 'trax repair' makes it again."
             found.problems.append(MissingFileError(text, path=directory, reason="the directory is missing"))
     found.notes += [f"{entry} is not part of the store" for entry in fs.listdir(layout.path) if not layout.ours(entry)]
+
+
+def _verify_is_latest(fs: FileSystem, layout: Layout, snapshot: Snapshot, found: Verification) -> None:
+    if fs.kind(layout.kept) == "directory":
+        try:
+            check_is_latest(fs, layout, snapshot)
+        except TraxError as error:
+            found.problems.append(error)
 
 
 def _verify_kept(
@@ -221,6 +238,11 @@ def _verify_segment(
     try:
         for frame, _ in log:
             found.records += frame.header.record_count
+            sequence = frame.sequences[-1]
+        if log.latest_epoch > snapshot.epoch or log.latest_sequence > max(snapshot.sequence, sequence):
+            text = f"{layout.snapshot} is older than the log that it names: an older copy of it was put back."
+            reason = "the snapshot is older than the files beside it"
+            found.problems.append(CorruptionError(text, path=layout.snapshot, reason=reason))
     except TraxError as error:
         found.problems.append(error)
     found.nbytes += log.nbytes
@@ -242,6 +264,7 @@ class LogScan:
         self._reference, self._sequence = reference, sequence
         self.torn: TornTail | None = None
         self.nbytes = 0
+        self.latest_epoch = self.latest_sequence = 0
 
     def __iter__(self) -> Iterator[tuple[Frame, list[Entries]]]:
         segment = open_segment(self._fs, self._layout, self._store_id, self._reference, self._sequence)
@@ -254,6 +277,7 @@ class LogScan:
                     yield frame, list(frame.entries())
                 except MalformedPayloadError as error:
                     raise malformed(error, segment.path, frame.header.first_sequence) from error
+            self.latest_epoch, self.latest_sequence = growing.latest_epoch, growing.latest_sequence
             if growing.fault is not None:
                 self.torn = TornTail(segment.path, growing.whole, growing.end - growing.whole, growing.fault)
         finally:

@@ -219,7 +219,7 @@ def _fill(storage: LocalStorage, lines: _Lines, header: _Header) -> Counts:
         writer = _ImportWriter(storage, lines)
         counts = writer.run(header.sequence)
         storage.sync()  # makes durable: the records, before the snapshot below is the first to count on them
-        storage.publish(writer.names, max(header.sequence, storage.sequence))
+        storage.publish(writer.names, header.sequence)
         return counts
     finally:
         storage.close()

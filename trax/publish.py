@@ -16,6 +16,7 @@ from itertools import count
 from trax.codecs.base import Encoded
 from trax.commit import Committer
 from trax.errors import HandleError, StorageError
+from trax.guard import CallGuard
 from trax.storage.base import BlobReference, Commit, Storage, Stored
 
 logger = logging.getLogger("trax")
@@ -42,6 +43,7 @@ class Publisher:
     def __init__(self, storage: Storage, committer: Committer) -> None:
         self._storage = storage
         self._committer = committer
+        self._guard = CallGuard()
         self._publishing = threading.Lock()
         self._calls = count(1)
         self._newest: dict[str, int] = {}
@@ -53,7 +55,7 @@ class Publisher:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Nothing is published, and so no file removed, inside the block."""
-        with self._publishing:
+        with self._guard.inside(), self._publishing:
             yield
 
     def publish(
@@ -69,7 +71,7 @@ class Publisher:
             for name, change in changes.items():
                 if change.encoded is not None:
                     written[name] = self._storage.write_value(change.encoded)
-            with self._publishing:
+            with self._guard.inside(), self._publishing:
                 with self._committer.exclusive(sequences) as first:
                     last = first + sequences - 1
                     names = self._merge(call, changes, written, first, last)

@@ -80,6 +80,7 @@ class GrowingSegment:
         # Never behind a mark that ends the segment: the next writer writes that one again, as a frame of its own.
         self._tail = segment.start
         self.whole = self.end = segment.start.offset
+        self.latest_epoch = self.latest_sequence = 0
         self.fault: str | None = None
 
     def frames(self) -> Iterator[Frame]:
@@ -96,6 +97,8 @@ class GrowingSegment:
             finally:
                 self._tail = walk.before_mark if walk.marked else walk.tail
                 self.whole = walk.tail.offset
+                self.latest_epoch = max(self.latest_epoch, walk.latest_epoch)
+                self.latest_sequence = max(self.latest_sequence, walk.latest_sequence)
             try:
                 self.fault = judge(walk)
                 return

@@ -13,7 +13,7 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from trax.errors import CorruptionError, FormatError, MissingFileError, TraxError
+from trax.errors import CorruptionError, FormatError, TraxError
 from trax.records import LogRecord, Wanted, frame_records
 from trax.storage.base import Entries
 from trax.storage.local.commit_point import missing_file
@@ -63,13 +63,17 @@ class Behind:
 
 @dataclass
 class Log:
-    """A log as far as it is whole. ``damage`` None: to its end; otherwise to ``last``, its last whole record."""
+    """A log as far as it is whole. ``damage`` None: to its end; otherwise to ``last``, its last whole record.
+
+    ``later``: whether it names an epoch or a checkpoint that came after the snapshot which it was read for.
+    """
 
     segments: list[SegmentReference] = field(default_factory=list)
     damage: TraxError | None = None
     last: int = 0
     latest_sequence: int = 0
     latest_epoch: int = 0
+    later: bool = False
     records: int = 0
     holders: dict[str, set[int]] = field(default_factory=dict)
     behind: Behind = field(default_factory=Behind)
@@ -89,7 +93,7 @@ def scan_named(fs: FileSystem, layout: Layout, snapshot: Snapshot) -> Log:
     log = Log()
     for place, reference in enumerate(snapshot.segments):
         try:
-            fault = _scan_segment(fs, layout, snapshot.store_id, reference, log)
+            fault = _scan_segment(fs, layout, snapshot, reference, log)
         except FormatError:
             raise
         except CorruptionError as error:  # nothing of it can be used
@@ -107,16 +111,19 @@ def scan_named(fs: FileSystem, layout: Layout, snapshot: Snapshot) -> Log:
 
 
 def _scan_segment(
-    fs: FileSystem, layout: Layout, store_id: bytes, reference: SegmentReference, log: Log
+    fs: FileSystem, layout: Layout, snapshot: Snapshot, reference: SegmentReference, log: Log
 ) -> tuple[CorruptionError, Tail | None] | None:
     """Read a segment; the damage, if there is any, with the tail of what is whole before it."""
-    segment = open_segment(fs, layout, store_id, reference, log.last)
+    segment = open_segment(fs, layout, snapshot.store_id, reference, log.last)
     try:
         with asking("read", segment.path):
             end = reference.sealed.offset if reference.sealed else fs.size(segment.fd)
             walk = Walk(fs, segment.fd, segment.path, reference.salt, segment.start, end)
             error = _walk_whole(walk, log, reference.number)
         log.saw(walk)
+        if reference.sealed is None:
+            last = max(snapshot.sequence, walk.tail.sequence)
+            log.later = walk.latest_epoch > snapshot.epoch or walk.latest_sequence > last
         if error is None and reference.sealed is not None and walk.tail != reference.sealed:
             error = _not_as_sealed(walk, end)
             if walk.tail.offset == end:
@@ -145,9 +152,7 @@ def _walk_whole(walk: Walk, log: Log, number: int) -> CorruptionError | None:
 def _not_as_sealed(walk: Walk, end: int) -> CorruptionError:
     reason = walk.fault or f"up to byte {end:,} it holds other records than the snapshot says"
     text = f"{walk.path} is damaged at byte {walk.tail.offset:,}: {reason}."
-    return CorruptionError(
-        text, path=walk.path, offset=walk.tail.offset, sequence=walk.tail.sequence, reason=reason
-    )
+    return CorruptionError(text, path=walk.path, offset=walk.tail.offset, sequence=walk.tail.sequence, reason=reason)
 
 
 def _look_behind(fs: FileSystem, layout: Layout, store_id: bytes, reference: SegmentReference, log: Log) -> None:
@@ -165,13 +170,14 @@ def _look_behind(fs: FileSystem, layout: Layout, store_id: bytes, reference: Seg
     try:
         with asking("read", path):
             end = reference.sealed.offset if reference.sealed else fs.size(segment.fd)
-            whole = segment.start.offset
-            for frame, whole in frames_behind(fs, segment.fd, reference.salt, segment.start.offset, end):
+            last_byte = segment.start.offset
+            for frame, offset in frames_behind(fs, segment.fd, reference.salt, segment.start.offset, end):
+                last_byte = offset
                 if frame.header.kind != MARK and frame.header.first_sequence > log.last:
                     behind.add(frame)
-            if reference.sealed is None and end > whole:
+            if reference.sealed is None and end > last_byte:
                 behind.complete = False
-                behind.unknown_bytes += end - whole
+                behind.unknown_bytes += end - last_byte
     finally:
         fs.close(segment.fd)
 
@@ -238,6 +244,7 @@ class FoundLog(Log):
     """A log that was put together of the segments that are there."""
 
     found: list[FoundSegment] = field(default_factory=list)
+    missing: list[int] = field(default_factory=list)
 
     def records_of(self, fs: FileSystem) -> Iterator[LogRecord]:
         """The records in the order of their sequences, each once: a copy's only where the original is gone."""
@@ -270,25 +277,69 @@ def scan_found(fs: FileSystem, layout: Layout, base: Snapshot) -> FoundLog:
     log = FoundLog()
     with asking("list", layout.path):
         numbers = sorted(segment_numbers(fs.listdir(layout.path)))
-    every = [one for one in (find_segment(fs, layout, base.store_id, number) for number in numbers) if one is not None]
-    segments = [one for one in every if isinstance(one, FoundSegment)]
-    copies = [one for one in segments if one.copy]
+    named = {reference.number: reference for reference in base.segments}
+    known: dict[int, FoundSegment | CorruptionError] = {}
+    for number in [*(number for number in named if number in numbers), *(one for one in numbers if one not in named)]:
+        found = find_segment(fs, layout, base.store_id, number, newest=number == numbers[-1] and number not in named)
+        if number in named and isinstance(found, FoundSegment):
+            found = _checked(found, named[number])
+        if found is not None:
+            known[number] = found
+    segments = [one for one in known.values() if isinstance(one, FoundSegment)]
+    copies = [one for one in segments if one.copy and one.header.number not in named]
     log.latest_epoch = max((one.epoch for one in segments), default=0)
     log.latest_sequence = max((one.latest for one in segments), default=0)
-    originals = [one for one in every if one not in copies]
-    active = base.segments[-1]
-    if not copies and not any(one.header.salt == active.salt for one in segments):
+    log.missing = sorted({*named, *range(max(named) + 1, max(numbers, default=0))} - {*numbers})
+    active = base.segments[-1].number
+    if not copies and active not in known:
         # Records behind the base would have kept it here: what follows it is not all that there was.
-        log.damage = missing_file(layout.segment(active.number))
-        log.last = max((one.sealed.sequence for one in base.segments if one.sealed), default=0)
-        originals = [one for one in segments if one.last <= log.last]
-    _join(originals, log)
+        known[active] = missing_file(layout.segment(active))
+    order = sorted(known, key=lambda number: (number not in named, [*named, number].index(number), number))
+    _join([known[number] for number in order if known[number] not in copies], log)
     for copy in copies:
         copy.last_wanted = copy.last
         log.last = max(log.last, copy.last)  # what is copied comes before all that is not
     log.found += copies
+    for number in known.keys() - named.keys():
+        _end_at_copy(known[number], base, log)
     log.records = sum(one.records for one in log.found)
     return log
+
+
+def _checked(found: FoundSegment, reference: SegmentReference) -> FoundSegment | CorruptionError:
+    """The segment as the snapshot names it, or why it is not."""
+    if found.header.salt != reference.salt:
+        reason = "it belongs to an older state of this store"
+        return CorruptionError(f"{found.path}: {reason}.", path=found.path, offset=0, reason=reason)
+    if reference.sealed is None:
+        return found
+    if found.tail.offset >= reference.sealed.offset:
+        found.tail, found.fault, found.torn = reference.sealed, None, False  # what lies behind its end was left there
+    elif found.fault is None:
+        reason = "it is cut off"
+        text = f"{found.path} is damaged at byte {found.tail.offset:,}: {reason}."
+        found.fault = CorruptionError(
+            text, path=found.path, offset=found.tail.offset, sequence=found.last, reason=reason
+        )
+    return found
+
+
+def _end_at_copy(one: FoundSegment | CorruptionError, base: Snapshot, log: FoundLog) -> None:
+    """End the log before what a damaged copy held, or a damaged segment that may have been one.
+
+    A copy that a crash left unfinished does not matter: its originals are all there.
+    """
+    if not log.missing or (isinstance(one, FoundSegment) and one.fault is None and not (one.copy and one.torn)):
+        return
+    if isinstance(one, FoundSegment) and one.records:
+        if one.copy:
+            log.damage, log.last = log.damage or one.fault or _torn(one), min(log.last, one.last)
+        return
+    # What it held may have come before all that is left of what follows the first segment that is missing.
+    before = [ref.sealed.sequence for ref in base.segments if ref.number < log.missing[0] and ref.sealed]
+    before += [found.last for found in log.found if not found.copy and found.header.number < log.missing[0]]
+    log.damage = log.damage or (one if isinstance(one, CorruptionError) else one.fault)
+    log.last = min(log.last, max(before, default=0))
 
 
 def _join(originals: Sequence[FoundSegment | CorruptionError], log: FoundLog) -> None:
@@ -308,7 +359,7 @@ def _join(originals: Sequence[FoundSegment | CorruptionError], log: FoundLog) ->
 
 
 def _join_one(segment: FoundSegment, later: Sequence[FoundSegment], log: FoundLog) -> CorruptionError | None:
-    following = min((one.first for one in later if one.first), default=None)
+    following = min((one.first for one in later if one.first > segment.first), default=None)
     segment.last_wanted = segment.last if following is None else min(segment.last, following - 1)
     log.found.append(segment)
     log.last = max(log.last, segment.last_wanted)
@@ -319,9 +370,9 @@ def _join_one(segment: FoundSegment, later: Sequence[FoundSegment], log: FoundLo
 
 
 def find_segment(
-    fs: FileSystem, layout: Layout, store_id: bytes | None, number: int
+    fs: FileSystem, layout: Layout, store_id: bytes | None, number: int, *, newest: bool = False
 ) -> FoundSegment | CorruptionError | None:
-    """What a segment's file holds; None when it is empty, or not one of this store."""
+    """What a segment's file holds; None when it is not one of this store, or the newest and not yet begun."""
     path = layout.segment(number)
     with asking("read", path):
         fd = fs.open(path)
@@ -329,7 +380,7 @@ def find_segment(
             data = fs.pread(fd, SEGMENT_HEADER_BYTES, 0)
             header = decode_segment_header(data)
             if header is None:
-                if len(data) < SEGMENT_HEADER_BYTES or not data.strip(b"\0"):
+                if newest and (len(data) < SEGMENT_HEADER_BYTES or not data.strip(b"\0")):
                     return None  # a crash came while it was made
                 text = f"{path} is damaged at byte 0: it does not begin like a segment of the log."
                 return CorruptionError(text, path=path, offset=0, reason="it does not begin like a segment of the log")

@@ -371,7 +371,9 @@ class Trax:
         encode = self._codec.encode
         return {name: encode(entry, name) for name, entry in named.items()}
 
-    def _encode_values(self, mapping: Mapping[str, Any] | None, values: dict[str, Any]) -> tuple[int, dict[str, Encoded]]:
+    def _encode_values(
+        self, mapping: Mapping[str, Any] | None, values: dict[str, Any]
+    ) -> tuple[int, dict[str, Encoded]]:
         """The cut, which is the last sequence as the call begins, and the encoded values."""
         cut = self._for_writing().committer.last_sequence
         named = named_values(mapping, values, "checkpoint")

@@ -6,6 +6,7 @@ import collections
 import datetime
 import decimal
 import enum
+import math
 import pathlib
 import random
 import struct
@@ -249,7 +250,7 @@ hashable_scalars: st.SearchStrategy[Any] = st.one_of(
     st.text(st.characters(exclude_characters="\0"), max_size=8).map(pathlib.PureWindowsPath),
 )
 
-_hand_made_dtypes = [
+HAND_MADE_DTYPES = [
     np.dtype("longlong"),
     np.dtype("ulonglong"),
     np.dtype("longdouble"),
@@ -270,33 +271,34 @@ _hand_made_dtypes = [
 ]
 
 dtypes: st.SearchStrategy[Any] = st.one_of(
-    st.sampled_from(_hand_made_dtypes),
+    st.sampled_from(HAND_MADE_DTYPES),
     nps.scalar_dtypes(),
     nps.nested_dtypes(max_itemsize=100),
 )
 
 
+ARRANGEMENTS: dict[str, Any] = {
+    "C": lambda array: array,
+    "F": np.asfortranarray,
+    "transposed": lambda array: array.T,
+    "reversed": lambda array: array[::-1] if array.ndim else array,
+    "every other": lambda array: array[..., ::2] if array.ndim else array,
+    "read-only": lambda array: np.ndarray(array.shape, array.dtype, bytes(array.nbytes)),
+}
+
+
+def array_of(dtype: Any, shape: tuple[int, ...], generator: random.Random) -> Any:
+    """An array whose memory, the gaps between the fields of a struct included, is random."""
+    length = dtype.itemsize * math.prod(shape)
+    return np.ndarray(shape, dtype, buffer=bytearray(generator.randbytes(length)))
+
+
 @st.composite
 def arrays(draw: st.DrawFn, max_side: int = 4) -> Any:
-    dtype = draw(dtypes)
-    if dtype.subdtype is not None:
-        dtype = dtype.base
+    dtype = draw(dtypes.map(lambda dtype: dtype.base))
     shape = draw(nps.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=max_side))
-    array = np.empty(shape, [("items", dtype)])["items"] if dtype.itemsize == 0 else np.empty(shape, dtype)
-    if array.nbytes:
-        words = draw(st.randoms(use_true_random=False)).randbytes(array.nbytes)
-        array = np.ndarray(shape, dtype, buffer=bytearray(words))
-    arrange = draw(st.sampled_from(["C", "F", "T", "reversed", "every other", "read-only"]))
-    if arrange == "F":
-        return np.asfortranarray(array)
-    if arrange == "T":
-        return array.T
-    if arrange == "reversed" and array.ndim:
-        return array[::-1]
-    if arrange == "every other" and array.ndim:
-        return array[..., ::2]
-    array.flags.writeable = arrange != "read-only"
-    return array
+    arrange = draw(st.sampled_from(list(ARRANGEMENTS.values())))
+    return arrange(array_of(dtype, shape, draw(st.randoms(use_true_random=False))))
 
 
 def _has_an_item(array: Any) -> bool:

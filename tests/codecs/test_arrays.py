@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -12,12 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.codecs.strategies import MemorySource, arrays, dtypes, identical, through_entry, through_value
+from tests.codecs.strategies import (
+    ARRANGEMENTS,
+    HAND_MADE_DTYPES,
+    MemorySource,
+    array_of,
+    arrays,
+    dtypes,
+    identical,
+    through_entry,
+    through_value,
+)
 from trax.codecs import Codec, Encoded, copy_buffers, get_codec
 from trax.codecs.arrays import decode_array, decode_dtype, encode_dtype
 from trax.codecs.buffers import MemoryBuffer, StridedBuffer
 from trax.codecs.limits import OUT_OF_BAND_BYTES
-from trax.errors import CorruptionError
+from trax.errors import CorruptionError, UnsupportedValueError
 
 MEBIBYTE = 1 << 20
 
@@ -150,6 +161,40 @@ def test_chunks_of_any_size_are_the_bytes(array: Any, size: int) -> None:
     items = array.view(f"V{array.itemsize}").tobytes()  # the gaps of a struct included
     assert b"".join(chunks) == items == buffer.tobytes()
     assert b"".join(MemoryBuffer(memoryview(items)).chunks(size)) == items
+
+
+@exact
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+@pytest.mark.parametrize("dtype", HAND_MADE_DTYPES, ids=str)
+def test_odd_dtypes_come_back_in_any_arrangement(codec: Codec, dtype: Any, arrangement: str) -> None:
+    for shape in ((), (0,), (5,), (3, 4), (2, 0, 3), (20, 30, 40)):
+        array = ARRANGEMENTS[arrangement](array_of(dtype, shape, random.Random(1)))
+        assert identical(array, through_entry(codec, array))
+        assert identical(array, through_value(codec, array))
+        assert identical(array, through_value(codec, array, mmap=True))
+
+
+def test_the_gaps_of_a_strided_struct_are_not_left_to_chance() -> None:
+    dtype = np.dtype({"names": ["x", "y"], "formats": ["i2", "f4"], "offsets": [9, 1], "itemsize": 20})
+    array = array_of(dtype, (50,), random.Random(1))[::2]
+    encoded = get_codec("msgpack").encode(array, "state")
+    assert array.view("V20").tobytes() in encoded
+    assert b"".join(StridedBuffer(array).chunks(60)) == array.view("V20").tobytes()
+
+
+class Subclass(np.void):  # type: ignore[misc]
+    pass
+
+
+def test_a_dtype_whose_items_are_of_another_class_is_refused() -> None:
+    for array in (np.zeros(1, np.dtype((Subclass, [("a", "i4")]))), np.zeros(1, np.dtype((Subclass, 8)))):
+        with pytest.raises(UnsupportedValueError, match="a dtype that NumPy itself ships"):
+            get_codec("msgpack").encode(array, "state")
+
+
+def test_a_seed_can_not_be_made_to_mix_for_ever() -> None:
+    with pytest.raises(CorruptionError, match="not a seed sequence"):
+        get_codec("json").decode(b'{"$numpy.SeedSequence": [1, [], 2000, 0]}')
 
 
 @settings(max_examples=300)

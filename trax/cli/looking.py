@@ -10,7 +10,19 @@ from argparse import Namespace
 from typing import Any
 
 from trax.cli.codes import FAILED, OK
-from trax.cli.output import complain, count, cut, facts, items, paragraph, printable, shown_name, table, width
+from trax.cli.output import (
+    complain,
+    count,
+    cut,
+    facts,
+    items,
+    paragraph,
+    printable,
+    problem_text,
+    shown_name,
+    table,
+    width,
+)
 from trax.cli.values import codec_of, import_modules
 from trax.codecs.base import Codec
 from trax.errors import NameNotStoredError, TraxError
@@ -88,7 +100,7 @@ def _print_info(found: StoreInfo) -> None:
     if found.problems:
         print()
         paragraph(f"{count(len(found.problems), 'problem')}; 'trax verify' looks for all of them:")
-        items([_problem_text(problem, found.path) for problem in found.problems])
+        items([problem_text(problem, found.path) for problem in found.problems])
 
 
 def _name_row(name: NameInfo) -> tuple[str, ...]:
@@ -230,19 +242,11 @@ def verify(options: Namespace) -> int:
         f"{count(found.nbytes, 'byte')} of blobs and log read",
     )
     paragraph(", ".join(figures), "  ", "  ")
-    items([_problem_text(problem, found.path) for problem in found.problems])
+    items([problem_text(problem, found.path) for problem in found.problems])
     items([f"note: {note}" for note in found.notes])
     if not found.ok:
         paragraph(f"Restore the store from a copy, or see what can be saved: trax repair {found.path}")
     return OK if found.ok else FAILED
-
-
-def _problem_text(problem: TraxError, store: str) -> str:
-    where = os.path.relpath(problem.path, store) if problem.path else store
-    if problem.offset is not None:
-        where += f", byte {problem.offset:,}"
-    behind = "" if problem.sequence is None else f" (behind sequence {problem.sequence:,})"
-    return f"{where}: {problem.reason or problem}{behind}"
 
 
 def _problem_json(problem: TraxError) -> dict[str, Any]:

@@ -15,6 +15,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from trax.errors import TraxError
+
 _GAP = "  "
 
 
@@ -101,6 +103,15 @@ def cut(text: str, columns: int | None) -> str:
 def count(number: int, what: str, plural: str = "") -> str:
     """``1 record``, ``1,204 records``."""
     return f"{number:,} {what if number == 1 else plural or what + 's'}"
+
+
+def problem_text(problem: TraxError, store: str) -> str:
+    """Which file of the store, where in it, and what is wrong there."""
+    where = os.path.relpath(problem.path, store) if problem.path else store
+    if problem.offset is not None:
+        where += f", byte {problem.offset:,}"
+    behind = "" if problem.sequence is None else f" (behind sequence {problem.sequence:,})"
+    return f"{where}: {problem.reason or problem}{behind}"
 
 
 def _wrapped(text: str, later: str, columns: int | None) -> str:

@@ -182,7 +182,7 @@ class _Reader:
             return found
         if len(found) != 1:
             raise ValueError(f"an object with {tags[0]!r} among its keys has {len(found)} of them")
-        ((tag, plain),) = found.items()
+        tag, plain = found.popitem()
         return self._tagged(tag[1:], plain)
 
     def _tagged(self, tag: str, plain: Any) -> Any:

@@ -109,7 +109,7 @@ def _stored(source: BufferSource, mapped: bool) -> Iterator[bytearray | memoryvi
     index = 0
     while True:  # the pickle knows how many it wants; the source says when there are no more
         if mapped:
-            yield source.map(index).toreadonly()
+            yield source.map(index)
         else:
             memory = bytearray(source.nbytes(index))
             source.readinto(index, memoryview(memory))

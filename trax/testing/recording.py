@@ -158,9 +158,7 @@ class RecordingFileSystem(LocalFileSystem):
             super().rename(source, target)
             file = self._names.pop(self._relative(source))
             self._names[self._relative(target)] = file
-            self._record(
-                Operation("rename", file=file, path=self._relative(source), target=self._relative(target))
-            )
+            self._record(Operation("rename", file=file, path=self._relative(source), target=self._relative(target)))
 
     def link(self, source: str, target: str) -> None:
         with self._guard:

@@ -141,7 +141,11 @@ class BlobReader:
 
     def _open(self, store_id: bytes, reference: BlobReference) -> tuple[bytes, list[Any]]:
         header = self._fs.pread(self._fd, _HEADER_BYTES, 0)
-        if len(header) == _HEADER_BYTES and header.startswith(_MAGIC) and _HEADER.unpack_from(header)[1] > FORMAT_VERSION:
+        if (
+            len(header) == _HEADER_BYTES
+            and header.startswith(_MAGIC)
+            and _HEADER.unpack_from(header)[1] > FORMAT_VERSION
+        ):
             text = f"{self._path} was written by a newer version of trax. Install that version."
             raise FormatError(text, path=self._path, reason="newer format")
         footer_offset = reference.nbytes - _FOOTER_BYTES

@@ -278,17 +278,12 @@ class LocalStorage:
         snapshot = replace(
             snapshot, generation=snapshot.generation + 1, epoch=snapshot.epoch + 1, keep=keep or snapshot.keep
         )
-        self._commit_point = CommitPoint(
-            self._fs, self._layout, snapshot, identity_is_proof=self._lock.real
-        )
+        self._commit_point = CommitPoint(self._fs, self._layout, snapshot, identity_is_proof=self._lock.real)
         if not exists:
             snapshot = self._with_first_segment(snapshot, Manner(1, snapshot.codec == "json", preallocate))
         else:
             check_is_latest(self._fs, self._layout, snapshot)
         self._commit_point.replace(snapshot)
-        if not exists:
-            with asking("create", self._layout.path):
-                self._fs.fsync_directory(self._layout.parent)  # makes durable: the store's own name
         self._manner = Manner(snapshot.epoch, snapshot.codec == "json", preallocate)
         kept = [load_kept(self._fs, self._layout, snapshot.store_id, reference) for reference in snapshot.kept]
         log = LogOpening(self._fs, self._layout, snapshot, self._manner, self._commit_point.mode)
@@ -312,9 +307,7 @@ class LocalStorage:
         with asking("create", path):
             with suppress(FileNotFoundError):
                 self._fs.unlink(path)  # an empty one, left by a crash inside the creation
-            writer = create_segment(
-                self._fs, path, snapshot.store_id, 1, mode=None, manner=manner, sequence=0
-            )
+            writer = create_segment(self._fs, path, snapshot.store_id, 1, mode=None, manner=manner, sequence=0)
             self._fs.close(writer.fd)
             self._fs.fsync_directory(self._layout.path)  # makes durable: the segment's name
         return replace(snapshot, segments=(SegmentReference(1, writer.salt, None),))
@@ -461,9 +454,7 @@ class LocalStorage:
 class LocalReader:
     """A store that is read beside its writer: no lock, no repair, no change. Every view is of the newest state."""
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, codec: str | None = None, fs: FileSystem | None = None
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, codec: str | None = None, fs: FileSystem | None = None) -> None:
         self._fs = fs or LocalFileSystem()
         self._layout = Layout(path)
         with asking("look at", self._layout.path):
@@ -516,7 +507,9 @@ def _figures(layout: Layout, snapshot: Snapshot, active_bytes: int) -> dict[str,
 def check_codec(asked: str | None, stored: str, path: str) -> None:
     """CodecError when the store's codec is another than the one asked for, or must be asked for by name."""
     if asked is not None and asked != stored:
-        text = f"{path} was created with codec={stored!r}, and {asked!r} was asked for. Leave codec out, or name its own."
+        text = (
+            f"{path} was created with codec={stored!r}, and {asked!r} was asked for. Leave codec out, or name its own."
+        )
         raise CodecError(text, path=path, reason="another codec")
     if stored == "pickle" and asked is None:
         text = (

@@ -144,5 +144,7 @@ def _open_or_create(fs: FileSystem, path: str) -> int:
 
 
 def _locked(layout: Layout, owner: Owner, hint: str) -> StoreLockedError:
-    text = f"the store {layout.path} is in use by {describe(owner)}. {hint} To read it meanwhile, open it with mode='r'."
+    text = (
+        f"the store {layout.path} is in use by {describe(owner)}. {hint} To read it meanwhile, open it with mode='r'."
+    )
     return StoreLockedError(text, path=layout.path, reason="locked", owner=owner)

@@ -178,7 +178,9 @@ class LogOpening:
             walk = Walk(self._fs, fd, path, self.active.salt, start, end)
             summary = _summarize(walk, path)
             reason = judge(walk)
-            if walk.latest_epoch >= self._manner.epoch or walk.latest_sequence > max(self._sequence, walk.tail.sequence):
+            if walk.latest_epoch >= self._manner.epoch or walk.latest_sequence > max(
+                self._sequence, walk.tail.sequence
+            ):
                 raise _put_back(self._layout.snapshot, path)
             if reason is None and (walk.marked or walk.tail == start):
                 writer = self._go_on(fd, walk, start, summary)
@@ -277,4 +279,3 @@ def _leftovers(fs: FileSystem, layout: Layout, snapshot: Snapshot, blobs: set[in
     yield from map(layout.kept_snapshot, file_numbers(fs.listdir(layout.kept)) - kept)
     if fs.kind(layout.snapshot_new) == "file":
         yield layout.snapshot_new
-

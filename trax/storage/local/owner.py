@@ -65,6 +65,15 @@ def is_gone(owner: Owner) -> bool:
     return isinstance(pid, int) and isinstance(started, int) and _process_start(pid) != started
 
 
+def is_running(owner: Owner) -> bool:
+    """Whether the owner is a process that runs on this host, since this boot."""
+    mine = this_process()
+    if owner.get("boot") is None or any(owner.get(key) != mine[key] for key in ("boot", "host")):
+        return False
+    pid, started = owner.get("pid"), owner.get("started")
+    return isinstance(pid, int) and isinstance(started, int) and _process_start(pid) == started
+
+
 def _boot() -> str | None:
     return _first_line("/proc/sys/kernel/random/boot_id")
 

@@ -287,13 +287,17 @@ class Walk:
             if data.strip(b"\0") or not self._only_zeros(offset):
                 self.fault = "there is no whole frame header"
         elif header.kind not in (RECORDS, LINES, MARK):
-            text = f"{self.path} holds a frame of kind {header.kind!r} at byte {offset}; a newer version of trax wrote it."
+            text = (
+                f"{self.path} holds a frame of kind {header.kind!r} at byte {offset}; a newer version of trax wrote it."
+            )
             raise FormatError(text, path=self.path, offset=offset, reason="unknown kind of frame")
         elif header.chain != self.tail.chain:
             self.fault = "the frame does not follow the one before it"
         elif header.payload_bytes > self.end - offset - FRAME_HEADER_BYTES:
             self.fault = "the frame is longer than the file"
-        elif header.kind != MARK and not self.tail.sequence < header.first_sequence <= MAX_SEQUENCE - header.record_count:
+        elif (
+            header.kind != MARK and not self.tail.sequence < header.first_sequence <= MAX_SEQUENCE - header.record_count
+        ):
             self.fault = "the frame's sequence is not above the one before it"
         else:
             return header
@@ -384,9 +388,7 @@ def judge(walk: Walk) -> str | None:
         f"whole frame at byte {claim:,} says that these bytes had been on stable storage. Nothing was changed. Restore "
         f"the store from a copy, or see what 'trax repair' can save."
     )
-    raise CorruptionError(
-        text, path=walk.path, offset=walk.tail.offset, sequence=walk.tail.sequence, reason=walk.fault
-    )
+    raise CorruptionError(text, path=walk.path, offset=walk.tail.offset, sequence=walk.tail.sequence, reason=walk.fault)
 
 
 def create_segment(

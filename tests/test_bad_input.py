@@ -1,0 +1,188 @@
+"""Whatever is wrong: an error of its own type, which says what happened and what to do; nothing lost, nothing half written."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import sys
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import trax
+import trax.store
+from tests.crashing import fold
+from tests.helpers import reopen_and_check
+from tests.test_pitfalls import Stubborn, read_tree
+from trax import errors
+from trax.codecs import limits
+
+
+def test_a_path_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for mode in ("a", "r+", "r"):
+        with pytest.raises(errors.NotAStoreError, match="is a file, and a store is a directory"):
+            trax.Trax(tmp_path / "file", mode=mode)  # type: ignore[arg-type]
+    assert (tmp_path / "file").read_text() == "mine"
+    with pytest.raises(OSError, match="could not"):
+        trax.Trax(tmp_path / "file" / "s")
+
+
+def test_a_directory_with_other_files_does_not_become_a_store(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(errors.NotAStoreError, match=r"'notes\.txt'.*empty or a new"):
+        trax.Trax(tmp_path)
+    assert os.listdir(tmp_path) == ["notes.txt"]
+
+
+def test_a_foreign_file_in_a_store_is_left_alone_and_noted(tmp_path: Path) -> None:
+    with trax.Trax(tmp_path / "s") as store:
+        store.checkpoint(a=1)
+        (tmp_path / "s" / "notes.txt").write_text("mine")
+        (tmp_path / "s" / "blobs" / "notes.txt").write_text("mine")
+        store.checkpoint(a=2)
+        found = store.verify()
+        assert found.ok and any("notes.txt" in note for note in found.notes)
+    with reopen_and_check(tmp_path / "s") as store:
+        store.checkpoint(a=3)
+    assert (tmp_path / "s" / "notes.txt").read_text() == (tmp_path / "s" / "blobs" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("what", ["segment", "blob", "kept"])
+def test_a_missing_file_is_named(tmp_path: Path, what: str) -> None:
+    with trax.Trax(tmp_path / "s", keep=2) as store:
+        store.checkpoint(a="x" * 5000)
+        store.checkpoint(b=1)
+        store.log(b=2)
+    pattern = {"segment": "log.*", "blob": "blobs/*", "kept": "kept/*"}[what]
+    gone = max((tmp_path / "s").glob(pattern))
+    gone.unlink()
+    before = read_tree(tmp_path / "s")
+    with pytest.raises(errors.MissingFileError, match="Restore the store from a copy") as caught:
+        with trax.Trax(tmp_path / "s") as store:
+            store.recover("a")
+    assert caught.value.path == str(gone)
+    assert isinstance(caught.value, FileNotFoundError)
+    if what == "kept":
+        assert {name: read_tree(tmp_path / "s")[name] for name in before if name.startswith("log")} == {
+            name: data for name, data in before.items() if name.startswith("log")
+        }
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
+def test_a_directory_that_can_not_be_written(tmp_path: Path, number: int) -> None:
+    with trax.Trax(tmp_path / "s") as store:
+        store.checkpoint(a=1)
+    denied = OSError(number, os.strerror(number))
+    fs = Stubborn(create=lambda *_: denied, open=lambda path, **_: denied if path.endswith("lock") else None)
+    with pytest.raises(errors.ReadOnlyError, match="mounted read-only") as caught:
+        trax.Trax(tmp_path / "s", fs=fs)
+    assert caught.value.errno == number and isinstance(caught.value, PermissionError)
+    with trax.Trax(tmp_path / "s", mode="r") as reader:
+        assert reader.recover("a") == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("mounting a small disk needs root")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], capture_output=True, text=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"a small disk can't be mounted here: {mounted.stderr.strip()}")
+    yield disk
+    gc.collect()  # a test that failed has left its store open
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("sync", ["always", "os"])
+def test_a_full_disk_loses_nothing_and_can_be_made_room_on(small_disk: Path, sync: str) -> None:
+    (small_disk / "filler").write_bytes(bytes(100_000))
+    store = trax.Trax(small_disk / "s", sync=sync)  # type: ignore[arg-type]
+    store.checkpoint(a=[])
+    logged = 0
+    with pytest.raises(errors.DiskFullError, match="free some space and repeat the call") as caught:
+        while logged < 10_000:
+            store.log(a="x" * 1000)
+            logged += 1
+    assert caught.value.errno == errno.ENOSPC and logged > 100
+    with pytest.raises(errors.DiskFullError):
+        store.checkpoint(b=np.zeros(1 << 18))
+    with pytest.raises(errors.DiskFullError):
+        store.checkpoint_async(b=np.zeros(1 << 18)).result()
+    with pytest.raises(errors.DiskFullError):
+        store.log(a="the failure of a background checkpoint surfaces at the next call")
+    assert len(store.recover("a", None, fold)) == logged
+    (small_disk / "filler").unlink()
+    store.checkpoint(a=["folded"])  # which gives the log's space back
+    for _ in range(50):
+        store.log(a="y" * 1000)
+    store.close()
+    with reopen_and_check(small_disk / "s") as store:
+        assert store.recover("a", None, fold) == ["folded", *["y" * 1000] * 50]
+
+
+def test_a_buffered_record_that_found_no_room_is_not_forgotten(tmp_path: Path) -> None:
+    full = threading.Event()
+    fs = Stubborn(pwrite=lambda *_: OSError(errno.ENOSPC, "x") if full.is_set() else None)
+    with trax.Trax(tmp_path / "s", sync="os", buffer_bytes=1000, fs=fs) as store:
+        store.checkpoint(a=[])
+        full.set()
+        accepted = []
+        for number in range(100):
+            try:
+                store.log(a=[number, "x" * 90])
+                accepted.append(number)
+            except errors.DiskFullError:
+                pass
+        assert 5 < len(accepted) < 100
+        full.clear()
+        store.log(a=[100, ""])
+        assert [entry[0] for _, entry in store.entries("a")] == [*accepted, 100]
+
+
+def test_values_that_are_too_large_are_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_ENTRY_BYTES", 2_000_000)
+    monkeypatch.setattr(trax.store, "MAX_COMMIT_BYTES", 3_000_000)
+    with trax.Trax(tmp_path / "s") as store:
+        with pytest.raises(errors.ValueTooLargeError, match="checkpoint"):
+            store.log(a=bytes(2_000_001))
+        with pytest.raises(errors.ValueTooLargeError, match="split it"):
+            store.log(a=bytes(1_900_000), b=bytes(1_900_000))
+        with pytest.raises(errors.ValueTooLargeError, match="split it"), store.batch() as batch:
+            batch.log(a=bytes(1_900_000))
+            batch.log(a=bytes(1_900_000))
+        assert store.last_sequence == 0
+        store.checkpoint(a=bytes(100_000))
+        assert store.recover("a") == bytes(100_000)
+
+
+def test_windows_is_refused_with_a_clear_message() -> None:
+    script = "import importlib, sys, trax.storage.local.fs as fs\nsys.platform = 'win32'\nimportlib.reload(fs)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert run.returncode == 1 and "has not been tested on Windows" in run.stderr.splitlines()[-1]
+
+
+def test_a_directory_that_is_moved_away_from_under_its_writer(tmp_path: Path) -> None:
+    store = trax.Trax(tmp_path / "s")
+    store.checkpoint(a=1)
+    (tmp_path / "s").rename(tmp_path / "moved")
+    with pytest.raises(trax.TraxError):
+        store.log(a=2)
+    with pytest.raises(trax.TraxError):
+        store.checkpoint(a=2)
+    store.close()
+    with reopen_and_check(tmp_path / "moved") as moved:
+        assert moved.recover("a") in (1, 2)

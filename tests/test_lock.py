@@ -1,0 +1,139 @@
+"""One writer at a time; where the file system has no locks, an owner file, which is not taken from anybody who may live."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import trax
+from tests.helpers import kill
+from tests.test_pitfalls import Stubborn
+from trax import errors
+from trax.storage.local.owner import this_process
+
+
+def no_locks(number: int = errno.ENOLCK) -> Stubborn:
+    return Stubborn(lock=lambda fd: OSError(number, os.strerror(number)))
+
+
+def owner_of(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((path / "owner").read_text())
+    return found
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_without_locks_an_owner_file_takes_their_place_and_it_is_said_aloud(tmp_path: Path, number: int) -> None:
+    with pytest.warns(errors.LockWarning, match=r"no locks.*trax unlock"):
+        store = trax.Trax(tmp_path / "s", fs=no_locks(number))
+    assert store.stats()["lock"] == "owner file"
+    assert owner_of(tmp_path / "s")["pid"] == os.getpid()
+    with warnings.catch_warnings(action="ignore"), pytest.raises(errors.StoreLockedError, match="this very process"):
+        trax.Trax(tmp_path / "s", fs=no_locks())
+    store.log(a=1)
+    store.checkpoint(a=1)
+    store.close()
+    assert not (tmp_path / "s" / "owner").exists()
+
+
+def change(**changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda owner: {**owner, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changed", "free"),
+    [
+        (change(), False),
+        (change(host="elsewhere"), False),
+        (change(host="elsewhere", pid=2**22 + 1), False),
+        (change(boot="another"), False),
+        (change(started=1), True),
+        (change(pid=2**22 + 1), True),
+        (change(pid=2**22 + 1, started=None), False),
+        (change(boot=None, pid=2**22 + 1), False),
+        (lambda owner: {}, False),
+    ],
+    ids=[
+        "alive",
+        "other host",
+        "other host, no such pid",
+        "other boot",
+        "pid was reused",
+        "gone",
+        "unknown start",
+        "no boot id",
+        "empty",
+    ],
+)
+def test_only_an_owner_that_is_provably_gone_is_replaced(tmp_path: Path, changed: Any, free: bool) -> None:
+    with warnings.catch_warnings(action="ignore"):
+        store = trax.Trax(tmp_path / "s", fs=no_locks())
+        store.checkpoint(a=1)
+        kill(store)
+        path = tmp_path / "s" / "owner"
+        path.write_text(json.dumps(changed(this_process())))
+        os.utime(path, (0, 0))
+        before = path.read_bytes()
+        if not free:
+            with pytest.raises(errors.StoreLockedError, match="trax unlock"):
+                trax.Trax(tmp_path / "s", fs=no_locks())
+            assert path.read_bytes() == before
+            return
+        with trax.Trax(tmp_path / "s", fs=no_locks()) as store:
+            assert store.recover("a") == 1
+            assert owner_of(tmp_path / "s")["pid"] == os.getpid()
+
+
+def test_an_earlier_run_of_the_same_scheduler_job_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with warnings.catch_warnings(action="ignore"):
+        kill(trax.Trax(tmp_path / "s", fs=no_locks()))
+        path = tmp_path / "s" / "owner"
+        for job, run, free in [("4711", 1, False), ("4712", 0, False), ("4711", 0, True)]:
+            path.write_text(json.dumps({**this_process(), "host": "node7", "job": job, "run": run}))
+            if free:
+                trax.Trax(tmp_path / "s", fs=no_locks()).close()
+            else:
+                with pytest.raises(errors.StoreLockedError, match=f"job {job}"):
+                    trax.Trax(tmp_path / "s", fs=no_locks())
+
+
+def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
+    script = f"import os, trax; s = trax.Trax({str(tmp_path / 's')!r}); s.checkpoint(a=1); os.kill(os.getpid(), 9)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=False)
+    with trax.Trax(tmp_path / "s") as store:
+        assert store.recover("a") == 1
+
+
+def test_a_refused_writer_leaves_the_name_of_the_holder_in_place(tmp_path: Path) -> None:
+    with trax.Trax(tmp_path / "s"):
+        before = (tmp_path / "s" / "lock").read_bytes()
+        for _ in range(2):
+            with pytest.raises(errors.StoreLockedError):
+                trax.Trax(tmp_path / "s")
+        assert (tmp_path / "s" / "lock").read_bytes() == before
+        assert json.loads(before)["pid"] == os.getpid()
+
+
+def test_a_lock_file_that_was_removed_is_no_way_to_two_writers_that_both_acknowledge(tmp_path: Path) -> None:
+    old = trax.Trax(tmp_path / "s")
+    old.log(a=1)
+    (tmp_path / "s" / "lock").unlink()
+    with trax.Trax(tmp_path / "s") as new:
+        with pytest.raises(errors.FencedError):
+            old.log(a=2)
+        new.log(a=3)
+        assert [entry for _, entry in new.entries("a")] == [1, 3]
+    with pytest.raises(errors.FencedError):
+        old.log(a=4)
+    old.close()

@@ -1,0 +1,60 @@
+"""What large arrays cost: measured as the peak of the process, in one of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+NBYTES = 200_000_000
+SCRIPT = """
+import resource, sys, numpy as np, trax
+path, what = sys.argv[1:]
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+store = trax.Trax(path)
+store.checkpoint(warm=np.zeros(100_000))
+store.checkpoint_async(warm=np.zeros(100_000)).result()
+store.recover("warm")
+if what in ("save", "async", "strided"):
+    array = np.ones({n} // 8)
+    if what == "strided":
+        array = array.reshape(-1, 1000).T
+        assert not array.flags.c_contiguous
+        array = array[::-1]
+    before = peak()
+    store.checkpoint(a=array) if what != "async" else store.checkpoint_async(a=array).result()
+else:
+    before = peak()
+    array = store.recover("a", mmap=what == "map")
+    if what == "load":
+        assert array.sum() == {n} // 8
+    else:
+        before = before + 0
+        assert array[0] == 1 and not array.flags.writeable
+print(peak() - before)
+store.close()
+"""
+
+
+def extra(path: Path, what: str) -> float:
+    """The extra peak memory, as a share of the array's bytes."""
+    script = SCRIPT.replace("{n}", str(NBYTES))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(
+        [sys.executable, "-c", script, str(path), what], capture_output=True, text=True, env=environment
+    )
+    assert run.returncode == 0, run.stderr
+    return int(run.stdout) / NBYTES
+
+
+@pytest.mark.parametrize(("what", "limit"), [("save", 0.1), ("strided", 0.1), ("async", 1.1)])
+def test_saving_an_array(tmp_path: Path, what: str, limit: float) -> None:
+    assert extra(tmp_path / "s", what) <= limit
+
+
+def test_loading_an_array_makes_one_copy(tmp_path: Path) -> None:
+    extra(tmp_path / "s", "save")
+    assert 0.7 < extra(tmp_path / "s", "load") < 1.1
