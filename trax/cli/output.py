@@ -12,12 +12,14 @@ import re
 import shutil
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, TextIO
 
 from trax.errors import TraxError
 
 _GAP = "  "
+_RICH_GAP = 3
 
 
 def prepare() -> None:
@@ -77,9 +79,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: froz
     drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for place, heading in enumerate(headings):
         justify = "right" if place in right else "left"
-        drawn.add_column(rich.text.Text(heading), justify=justify, no_wrap=True, overflow="ellipsis", ratio=None)
-    cut = _cut_first([list(map(str, row)) for row in rows], headings, columns)
-    for row in cut:
+        drawn.add_column(rich.text.Text(heading), justify=justify, no_wrap=True, overflow="ellipsis")
+    for row in _cut_first(rows, headings, columns, _RICH_GAP):
         drawn.add_row(*map(rich.text.Text, row))  # not str, which rich would read as markup
     rich.console.Console(width=columns, highlight=False).print(drawn)
 
@@ -97,7 +98,22 @@ def shown_name(name: str) -> str:
 
 def cut(text: str, columns: int | None) -> str:
     """The text, ended with an ellipsis where it does not fit."""
-    return text if columns is None or len(text) <= columns else text[: max(columns - 1, 0)] + "…"
+    if columns is None or _columns_of(text) <= columns:
+        return text
+    used = 1
+    for place, one in enumerate(text):
+        used += _columns_of(one)
+        if used > columns:
+            return text[:place] + "…"
+    return text
+
+
+def _columns_of(text: str) -> int:
+    """How wide a terminal shows it: East Asian characters take two columns, combining ones none."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(one) in "WF" for one in text)
+    return len(text) + wide - sum(unicodedata.combining(one) > 0 for one in text)
 
 
 def count(number: int, what: str, plural: str = "") -> str:
@@ -128,21 +144,25 @@ def _wrapped(text: str, later: str, columns: int | None) -> str:
 def _plain_table(
     headings: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[int], columns: int | None
 ) -> None:
-    every = [list(headings), *_cut_first([list(row) for row in rows], headings, columns)]
-    widths = [max(len(row[place]) for row in every) for place in range(len(headings))]
+    every = [list(headings), *_cut_first(rows, headings, columns, len(_GAP))]
+    widths = [max(_columns_of(row[place]) for row in every) for place in range(len(headings))]
     for row in every:
+        spaces = [" " * (size - _columns_of(cell)) for cell, size in zip(row, widths, strict=True)]
         cells = [
-            cell.rjust(size) if place in right else cell.ljust(size)
-            for place, (cell, size) in enumerate(zip(row, widths, strict=True))
+            space + cell if place in right else cell + space
+            for place, (cell, space) in enumerate(zip(row, spaces, strict=True))
         ]
         print(_GAP.join(cells).rstrip())
 
 
-def _cut_first(rows: list[list[str]], headings: Sequence[str], columns: int | None) -> list[list[str]]:
+def _cut_first(
+    rows: Sequence[Sequence[str]], headings: Sequence[str], columns: int | None, gap: int
+) -> list[list[str]]:
+    """The rows, with their first cells cut so that all columns fit."""
     if columns is None or not rows:
-        return rows
+        return [list(row) for row in rows]
     rest = sum(
-        max(len(heading), *(len(row[place]) for row in rows)) + len(_GAP)
+        max(len(heading), *(len(row[place]) for row in rows)) + gap
         for place, heading in enumerate(headings)
         if place > 0
     )
