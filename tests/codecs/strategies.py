@@ -133,14 +133,19 @@ def _all_identical(one: Sequence[Any], other: Sequence[Any]) -> bool:
 
 
 def _identical_arrays(one: Any, other: Any) -> bool:
-    contiguous = one.flags.forc
     return (
         identical(one.dtype, other.dtype)
         and one.shape == other.shape
-        and other.flags.c_contiguous == (one.flags.c_contiguous or not contiguous)
-        and other.flags.f_contiguous == (one.flags.f_contiguous or (not contiguous and other.flags.f_contiguous))
+        and (one.nbytes == 0 or _same_order(one.flags, other.flags))  # nothing has no order
         and _same_items(one, other)
     )
+
+
+def _same_order(one: Any, other: Any) -> bool:
+    """What is contiguous in no order comes back in C order."""
+    if not one.forc:
+        return bool(other.c_contiguous)
+    return bool(one.c_contiguous == other.c_contiguous and one.f_contiguous == other.f_contiguous)
 
 
 def _same_items(one: Any, other: Any) -> bool:
