@@ -22,9 +22,9 @@ from trax.storage.local.opening import TornTail, check_is_latest, survey
 from trax.storage.local.owner import Owner, is_gone
 from trax.storage.local.payload import MalformedPayloadError
 from trax.storage.local.refusal import asking
-from trax.storage.local.segment import Frame, malformed
 from trax.storage.local.snapshot import KeptReference, SegmentReference, Snapshot
 from trax.storage.local.view import check_blob, load_kept, open_segment, segment_frames, stored_names
+from trax.storage.local.walk import Frame, malformed
 
 _TRIES = 5
 

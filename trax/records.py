@@ -17,9 +17,9 @@ from trax.storage.local.fs import FileSystem
 from trax.storage.local.layout import Layout
 from trax.storage.local.payload import MalformedPayloadError
 from trax.storage.local.refusal import asking
-from trax.storage.local.segment import Frame, Tail, Walk, judge, malformed
 from trax.storage.local.snapshot import Snapshot
 from trax.storage.local.view import LocalView, OpenSegment, load_kept, open_segment, segment_frames
+from trax.storage.local.walk import Frame, Tail, Walk, judge, malformed
 
 
 class LogRecord(NamedTuple):
@@ -175,7 +175,7 @@ class Follower:
             return load_snapshot(self._fs, self._layout.snapshot)
 
     def _catch_up(self, snapshot: Snapshot) -> Iterator[LogRecord]:
-        expect_gap = self._begun
+        expect_gap = self._begun and self._missed_segments(snapshot)
         sequence = 0
         for reference in snapshot.segments:
             before, sequence = sequence, reference.sealed.sequence if reference.sealed else sequence
@@ -202,6 +202,13 @@ class Follower:
         if expect_gap:
             self._check_gap(snapshot, snapshot.sequence + 1)
         self._begun = True
+
+    def _missed_segments(self, snapshot: Snapshot) -> bool:
+        """Whether there were segments behind the one that was read last, and are no more."""
+        if self._active is None:
+            return True
+        named = {reference.number for reference in snapshot.segments}
+        return not named.issuperset(range(self._active.segment.reference.number + 1, max(named)))
 
     def _pass_on(self, path: str, frames: Iterable[Frame]) -> Iterator[LogRecord]:
         for frame in frames:

@@ -33,9 +33,9 @@ from trax.storage.local.fs import FileSystem
 from trax.storage.local.layout import Layout, segment_numbers
 from trax.storage.local.payload import MalformedPayloadError
 from trax.storage.local.refusal import asking
-from trax.storage.local.segment import Frame, Tail, Walk, judge, malformed
 from trax.storage.local.snapshot import SegmentReference, Snapshot
 from trax.storage.local.view import open_segment
+from trax.storage.local.walk import Frame, Tail, Walk, judge, malformed
 
 _READ_BYTES = 1 << 18
 

@@ -167,7 +167,7 @@ def test_chunks_of_any_size_are_the_bytes(array: Any, size: int) -> None:
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS)
 @pytest.mark.parametrize("dtype", HAND_MADE_DTYPES, ids=str)
 def test_odd_dtypes_come_back_in_any_arrangement(codec: Codec, dtype: Any, arrangement: str) -> None:
-    for shape in ((), (0,), (5,), (3, 4), (2, 0, 3), (20, 30, 40)):
+    for shape in ((), (0,), (5,), (3, 4), (2, 0, 3), (20, 30, 10)):
         array = ARRANGEMENTS[arrangement](array_of(dtype, shape, random.Random(1)))
         assert identical(array, through_entry(codec, array))
         assert identical(array, through_value(codec, array))

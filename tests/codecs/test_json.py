@@ -94,6 +94,7 @@ def test_a_low_limit_of_digits_does_not_matter() -> None:
         b'{"$datetime": ["2020-01-01T00:00:00", 2, null]}',
         b'{"$ZoneInfo": "../../etc/passwd"}',
         b'{"$Path": ["Popen", "x"]}',
+        b'{"$Path": ["Path", "x"]}',
         b'{"$defaultdict": ["eval", {}]}',
         b'{"$Random": [3, {"$bytes": ""}, null]}',
         b'{"$numpy.BitGenerator": ["eval", {}, null]}',

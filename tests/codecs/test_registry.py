@@ -124,6 +124,16 @@ def test_changed_fields_are_named(codec: Codec, kind: str) -> None:
 
 
 @exact
+def test_fields_that_are_gone_are_named(codec: Codec) -> None:
+    old, new = (dataclasses.make_dataclass("Shape", fields) for fields in (["a", "b"], ["b"]))
+    trax.register(old)
+    data = codec.encode(old(1, 2), "state")
+    trax.register(new)
+    with pytest.raises(CodecError, match="missing fields: none; extra fields: a"):
+        codec.decode(data)
+
+
+@exact
 def test_a_member_that_is_gone_is_named(codec: Codec) -> None:
     make: Any = enum.Enum
     old, new = (make("Phase", names, module=__name__) for names in ("HOT COLD", "HOT"))
@@ -220,6 +230,15 @@ def test_a_state_that_can_not_be_kept_is_placed(codec: Codec) -> None:
     trax.register(Mesh, encode=lambda mesh: {"nodes": mesh.nodes}, decode=Mesh)
     with pytest.raises(UnsupportedValueError, match=r"state\[0\]\.nodes: "):
         codec.encode([Mesh(Other())], "state")
+
+
+@exact
+def test_a_state_without_fields_is_placed_where_the_value_is(codec: Codec) -> None:
+    trax.register(Mesh, encode=state_of, decode=Mesh)
+    for state in (Other(), [1, Other()], {1: Other()}):
+        with pytest.raises(UnsupportedValueError, match=r"Other can't be kept") as caught:
+            codec.encode([0, Mesh(state)], "state")
+        assert caught.value.location.startswith("state[1]")
 
 
 @exact

@@ -48,12 +48,12 @@ def width(stream: TextIO | None = None) -> int | None:
 
 def complain(text: str) -> None:
     """One message on stderr."""
-    print(_wrapped(f"trax: {text}", "  ", width(sys.stderr)), file=sys.stderr, flush=True)
+    print(_wrapped(text, "trax: ", "  ", width(sys.stderr)), file=sys.stderr, flush=True)
 
 
 def paragraph(text: str, first: str = "", later: str = "") -> None:
     """Some text, wrapped; ``first`` and ``later`` begin its lines."""
-    print(_wrapped(first + text, later, width()))
+    print(_wrapped(text, first, later, width()))
 
 
 def items(texts: Sequence[str]) -> None:
@@ -130,15 +130,19 @@ def problem_text(problem: TraxError, store: str) -> str:
     return f"{where}: {problem.reason or problem}{behind}"
 
 
-def _wrapped(text: str, later: str, columns: int | None) -> str:
+def _wrapped(text: str, first: str, later: str, columns: int | None) -> str:
     text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
     if columns is None:
-        return text
+        return first + text
     # A path is never broken: it must be possible to copy it.
-    wrapper = textwrap.TextWrapper(
-        max(columns, 20), subsequent_indent=later, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    return textwrap.fill(
+        text,
+        max(columns, 20),
+        initial_indent=first,
+        subsequent_indent=later,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
-    return wrapper.fill(text)
 
 
 def _plain_table(

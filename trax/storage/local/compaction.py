@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from trax.storage.base import Stored
-from trax.storage.local.segment import Frame, SegmentWriter, Summary
+from trax.storage.local.segment import SegmentWriter, Summary
 from trax.storage.local.snapshot import SegmentReference
+from trax.storage.local.walk import Frame
 
 LARGE_BYTES = 1 << 20
 MANY_SEGMENTS = 32

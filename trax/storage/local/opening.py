@@ -21,19 +21,10 @@ from trax.storage.local.fs import FileSystem
 from trax.storage.local.layout import Layout, file_numbers, segment_numbers
 from trax.storage.local.payload import MalformedPayloadError
 from trax.storage.local.refusal import asking
-from trax.storage.local.segment import (
-    Frame,
-    Manner,
-    SegmentWriter,
-    Summary,
-    Tail,
-    Walk,
-    create_segment,
-    judge,
-    malformed,
-)
+from trax.storage.local.segment import Manner, SegmentWriter, Summary, create_segment
 from trax.storage.local.snapshot import SegmentReference, Snapshot
 from trax.storage.local.view import LocalView
+from trax.storage.local.walk import Frame, Tail, Walk, judge, malformed
 
 logger = logging.getLogger("trax")
 

@@ -1,11 +1,11 @@
-"""One log file: a writer appends to it, a walk reads it and judges where it ends.
+"""One log file that is appended to.
 
 Invariants:
 
 - Bytes are written at an explicit offset, the writer's tail, and the tail moves in one assignment after they are: a
   write that failed or was interrupted is simply written again at the same place, or something else is.
 - ``synced`` only moves after a completed fsync, to where the tail was before it began.
-- A walk never passes over a bad frame. Whether that is a torn tail or corruption is decided by what lies behind it.
+- ``summary`` never says less than is true: a segment may be removed on its word.
 """
 
 from __future__ import annotations
@@ -16,71 +16,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from trax.errors import CorruptionError, FormatError
-from trax.storage.base import Commit, Entries, Record
+from trax.storage.base import Commit, Record
 from trax.storage.local.framing import (
     EXPLICIT_SEQUENCES,
-    FORMAT_VERSION,
-    FRAME_HEADER_BYTES,
-    FRAME_MAGIC,
     LINES,
     MARK,
-    MAX_SEQUENCE,
     RECORDS,
-    SEGMENT_HEADER_BYTES,
-    FrameHeader,
-    decode_frame_header,
-    decode_segment_header,
     encode_frame,
     encode_segment_header,
-    payload_is_whole,
 )
 from trax.storage.local.fs import FileSystem, write_all
-from trax.storage.local.payload import (
-    MalformedPayloadError,
-    pack_lines,
-    pack_sections,
-    pack_sequences,
-    split_sequences,
-    unpack_lines,
-    unpack_sections,
-)
+from trax.storage.local.payload import pack_lines, pack_sections, pack_sequences
+from trax.storage.local.walk import Frame, Tail, read_segment_header
 
 FRAME_RECORDS = 128
 FRAME_BYTES = 1 << 16
-_READ_BYTES = 1 << 18
 _ALLOCATE_FIRST_BYTES = 1 << 18
 _ALLOCATE_MOST_BYTES = 1 << 24
-
-
-class Tail(NamedTuple):
-    """Where a segment ends: the offset, the checksum that the next frame chains to, the last sequence before it."""
-
-    offset: int
-    chain: int
-    sequence: int
-
-
-class Frame(NamedTuple):
-    """A whole frame, verified."""
-
-    header: FrameHeader
-    payload: bytes
-
-    @property
-    def sequences(self) -> Sequence[int]:
-        return self._split()[0]
-
-    def entries(self) -> Iterator[Entries]:
-        """What each name has in this frame; MalformedPayloadError."""
-        sequences, payload = self._split()
-        return (unpack_lines if self.header.kind == LINES else unpack_sections)(payload, sequences)
-
-    def _split(self) -> tuple[Sequence[int], bytes]:
-        first, count = self.header.first_sequence, self.header.record_count
-        if self.header.flags & EXPLICIT_SEQUENCES:
-            return split_sequences(self.payload, count)
-        return range(first, first + count), self.payload
 
 
 @dataclass
@@ -246,151 +198,6 @@ def _frames(commits: Iterable[Commit]) -> Iterator[list[Record]]:
         yield records
 
 
-class Walk:
-    """The frames of a segment from a tail on, verified one by one.
-
-    Iterate to the end, then ask: ``tail`` is where the last whole frame ends, ``fault`` says why the walk ended before
-    ``end`` (None: it did not, or nothing but zeros followed), ``proven`` is how far the frames themselves say that the
-    segment was synced, ``marked`` whether the last of them was a mark, ``latest_sequence`` and ``latest_epoch`` the
-    highest that they name.
-    """
-
-    def __init__(self, fs: FileSystem, fd: int, path: str, salt: bytes, tail: Tail, end: int) -> None:
-        self.fs, self.fd, self.path, self.salt, self.end = fs, fd, path, salt, end
-        self.tail = tail
-        self.proven = tail.offset
-        self.marked = False
-        self.before_mark = tail
-        self.latest_sequence = 0
-        self.latest_epoch = 0
-        self.fault: str | None = None
-        self._base = 0
-        self._buffer = b""
-
-    def __iter__(self) -> Iterator[Frame]:
-        while self.tail.offset < self.end:
-            header = self._header()
-            if header is None:
-                return
-            payload = self._read(self.tail.offset + FRAME_HEADER_BYTES, header.payload_bytes)
-            if not payload_is_whole(header, payload):
-                self.fault = "the frame's payload does not match its checksum"
-                return
-            frame = Frame(header, payload)
-            yield from self._pass(frame)
-
-    def _header(self) -> FrameHeader | None:
-        offset = self.tail.offset
-        data = self._read(offset, FRAME_HEADER_BYTES)
-        header = decode_frame_header(data, 0, self.salt, offset)
-        if header is None:
-            if data.strip(b"\0") or not self._only_zeros(offset):
-                self.fault = "there is no whole frame header"
-        elif header.kind not in (RECORDS, LINES, MARK):
-            text = (
-                f"{self.path} holds a frame of kind {header.kind!r} at byte {offset}; a newer version of trax wrote it."
-            )
-            raise FormatError(text, path=self.path, offset=offset, reason="unknown kind of frame")
-        elif header.chain != self.tail.chain:
-            self.fault = "the frame does not follow the one before it"
-        elif header.payload_bytes > self.end - offset - FRAME_HEADER_BYTES:
-            self.fault = "the frame is longer than the file"
-        elif (
-            header.kind != MARK and not self.tail.sequence < header.first_sequence <= MAX_SEQUENCE - header.record_count
-        ):
-            self.fault = "the frame's sequence is not above the one before it"
-        else:
-            return header
-        return None
-
-    def _pass(self, frame: Frame) -> Iterator[Frame]:
-        header = frame.header
-        end = self.tail.offset + FRAME_HEADER_BYTES + header.payload_bytes
-        # A claim about bytes that lie behind the frame itself is nothing that a writer says.
-        self.proven = max(self.proven, min(header.synced, self.tail.offset))
-        self.latest_epoch = max(self.latest_epoch, header.epoch)
-        self.latest_sequence = max(self.latest_sequence, header.first_sequence)
-        self.marked = header.kind == MARK
-        if self.marked:
-            self.before_mark = self.tail
-            self.proven = self.tail.offset
-            self.tail = Tail(end, header.checksum, self.tail.sequence)
-            return
-        if header.flags & EXPLICIT_SEQUENCES:
-            last = _explicit_last(frame, self.path)
-        else:
-            last = header.first_sequence + header.record_count - 1
-        yield frame
-        self.tail = Tail(end, header.checksum, last)
-
-    def _read(self, offset: int, nbytes: int) -> bytes:
-        nbytes = min(nbytes, self.end - offset)
-        start = offset - self._base
-        if start < 0 or start + nbytes > len(self._buffer):
-            self._buffer = self.fs.pread(self.fd, min(max(nbytes, _READ_BYTES), self.end - offset), offset)
-            self._base, start = offset, 0
-        return self._buffer[start : start + nbytes]
-
-    def _only_zeros(self, offset: int) -> bool:
-        while offset < self.end and (data := self.fs.pread(self.fd, min(_READ_BYTES, self.end - offset), offset)):
-            if data.strip(b"\0"):
-                return False
-            offset += len(data)
-        return True
-
-
-def _explicit_last(frame: Frame, path: str) -> int:
-    try:
-        return frame.sequences[-1]
-    except (MalformedPayloadError, IndexError) as error:
-        raise malformed(error, path, frame.header.first_sequence) from error
-
-
-def malformed(error: Exception, path: str, sequence: int) -> CorruptionError:
-    """A frame whose checksums are right and whose payload makes no sense."""
-    text = f"{path} is damaged at sequence {sequence}: {error}, though its checksum is right."
-    return CorruptionError(text, path=path, sequence=sequence, reason=str(error))
-
-
-def find_later_claim(walk: Walk) -> int | None:
-    """Where a valid frame behind the fault says that the bytes at the fault had been synced; None when none does.
-
-    Such a frame was written after a completed fsync of what is bad now, so no crash explains it.
-    """
-    offset = walk.tail.offset + 1
-    overlap = FRAME_HEADER_BYTES - 1
-    while offset < walk.end:
-        data = walk.fs.pread(walk.fd, min(_READ_BYTES, walk.end - offset), offset)
-        at = data.find(FRAME_MAGIC)
-        while at >= 0:
-            header = decode_frame_header(data, at, walk.salt, offset + at)
-            if header is not None and header.synced > walk.tail.offset:
-                return offset + at
-            at = data.find(FRAME_MAGIC, at + 1)
-        if len(data) <= overlap:
-            return None
-        offset += len(data) - overlap
-    return None
-
-
-def judge(walk: Walk) -> str | None:
-    """What a finished walk over the active segment found behind the last whole frame.
-
-    None: nothing. A text: a torn tail, as a crash leaves it. CorruptionError: what no crash leaves.
-    """
-    if walk.fault is None:
-        return None
-    claim = find_later_claim(walk)
-    if claim is None:
-        return walk.fault
-    text = (
-        f"{walk.path} is damaged at byte {walk.tail.offset:,}, behind sequence {walk.tail.sequence}: {walk.fault}, and a "
-        f"whole frame at byte {claim:,} says that these bytes had been on stable storage. Nothing was changed. Restore "
-        f"the store from a copy, or see what 'trax repair' can save."
-    )
-    raise CorruptionError(text, path=walk.path, offset=walk.tail.offset, sequence=walk.tail.sequence, reason=walk.fault)
-
-
 def create_segment(
     fs: FileSystem, path: str, store_id: bytes, number: int, *, mode: int | None, manner: Manner, sequence: int
 ) -> SegmentWriter:
@@ -406,23 +213,3 @@ def create_segment(
     except BaseException:
         fs.close(fd)
         raise
-
-
-def read_segment_header(fs: FileSystem, fd: int, path: str, store_id: bytes, number: int, salt: bytes) -> Tail:
-    """The tail of the segment while it was empty; CorruptionError when it is not the one that the snapshot names."""
-    data = fs.pread(fd, SEGMENT_HEADER_BYTES, 0)
-    header = decode_segment_header(data)
-    if header is None:
-        reason = "it does not begin like a segment of the log"
-    elif header.version > FORMAT_VERSION:
-        text = f"{path} was written by a newer version of trax. Install that version."
-        raise FormatError(text, path=path, reason=f"format {header.version}")
-    elif (header.store_id, header.number, header.salt) != (store_id, number, salt):
-        reason = "it belongs to another store, or to an older state of this one"
-    else:
-        return Tail(SEGMENT_HEADER_BYTES, header.checksum, 0)
-    text = (
-        f"{path} is damaged: {reason}. Nothing was changed. Restore the store from a copy, or see what 'trax repair' "
-        f"can save."
-    )
-    raise CorruptionError(text, path=path, offset=0, reason=reason)

@@ -17,7 +17,7 @@ import msgpack
 from trax.errors import CorruptionError, FormatError
 from trax.storage.base import BlobReference, Stored
 from trax.storage.local.framing import FORMAT_VERSION
-from trax.storage.local.segment import Tail
+from trax.storage.local.walk import Tail
 
 _T = TypeVar("_T")
 

@@ -13,10 +13,10 @@ from trax.storage.local.blob import BlobReader, NoBuffers
 from trax.storage.local.commit_point import load_snapshot, missing_file
 from trax.storage.local.fs import FileSystem
 from trax.storage.local.layout import Layout
-from trax.storage.local.refusal import asking
-from trax.storage.local.segment import Frame, Tail, Walk, judge, malformed, read_segment_header
 from trax.storage.local.payload import MalformedPayloadError
+from trax.storage.local.refusal import asking
 from trax.storage.local.snapshot import KeptReference, SegmentReference, Snapshot
+from trax.storage.local.walk import Frame, Tail, Walk, judge, malformed, read_segment_header
 
 
 class OpenSegment(NamedTuple):
