@@ -8,7 +8,9 @@ project = "trax"
 copyright = "trax contributors"
 version = release = __version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.doctest"]  # intersphinx would need a network
+# No intersphinx, which would need a network. No sphinx.ext.doctest: its builder would leave the examples' stores in the
+# working directory; tests/test_docs.py runs each page in an empty one.
+extensions = ["sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 
 html_theme = "furo" if find_spec("furo") else "alabaster"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import gc
 import os
-import sys
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from trax.storage.local import compaction
 from tests.crashing import Job, crash_after_a_kill, crash_everywhere
+from trax.storage.local import compaction
 
 SEED = int(os.environ.get("TRAX_SEED", "20261121"))
 RUNS = int(os.environ.get("TRAX_CRASH_RUNS", "4"))

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import trax
-from trax import errors
 from tests.helpers import reopen_and_check
+from trax import errors
 
 EXAMPLE = """
 import trax

@@ -15,10 +15,11 @@ from trax.errors import CorruptionError, MissingFileError, TraxError
 from trax.records import GrowingSegment
 from trax.storage.base import BlobReference, Entries, SnapshotInfo, Stored
 from trax.storage.local.commit_point import load_snapshot
+from trax.storage.local.creation import survey
 from trax.storage.local.fs import FileSystem, LocalFileSystem
 from trax.storage.local.layout import Layout
 from trax.storage.local.lock import read_lock_file, read_owner_file
-from trax.storage.local.opening import TornTail, check_is_latest, survey
+from trax.storage.local.opening import TornTail, check_is_latest
 from trax.storage.local.owner import Owner, is_gone
 from trax.storage.local.payload import MalformedPayloadError
 from trax.storage.local.refusal import asking

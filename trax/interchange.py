@@ -42,10 +42,11 @@ from trax.records import Wanted, view_records
 from trax.replay import decode_entries, decode_stored
 from trax.storage.base import Commit, Entries, Stored
 from trax.storage.local.commit_point import load_snapshot
-from trax.storage.local.directory import LocalStorage, check_codec
+from trax.storage.local.creation import survey
+from trax.storage.local.directory import LocalStorage
 from trax.storage.local.fs import FileSystem, LocalFileSystem
 from trax.storage.local.layout import Layout
-from trax.storage.local.opening import survey
+from trax.storage.local.reader import check_codec
 from trax.storage.local.refusal import asking
 from trax.storage.local.snapshot import Snapshot
 from trax.storage.local.view import LocalView, view_of_latest

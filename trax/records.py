@@ -58,7 +58,7 @@ def frame_records(frame: Frame, path: str, wanted: Wanted) -> list[LogRecord]:
                     found.setdefault(sequence, {})[entries.name] = encoding
     except MalformedPayloadError as error:
         raise malformed(error, path, frame.header.first_sequence) from error
-    return [LogRecord(sequence, found[sequence]) for sequence in sorted(found)]
+    return [LogRecord(sequence, dict(sorted(found[sequence].items()))) for sequence in sorted(found)]
 
 
 def view_records(view: LocalView, wanted: Wanted) -> Iterator[LogRecord]:
@@ -151,12 +151,12 @@ class Follower:
                     raise
 
     def close(self) -> None:
-        if self._active is not None:
-            self._active.close()
-            self._active = None
-        if self._snapshot_fd is not None:
-            self._fs.close(self._snapshot_fd)
-            self._snapshot_fd = None
+        active, self._active = self._active, None
+        fd, self._snapshot_fd = self._snapshot_fd, None
+        if active is not None:
+            active.close()
+        if fd is not None:
+            self._fs.close(fd)
 
     def _snapshot_was_replaced(self) -> bool:
         if self._snapshot_fd is None:
@@ -168,10 +168,10 @@ class Follower:
     def _load(self) -> Snapshot:
         with asking("read", self._layout.snapshot):
             fd = self._fs.open(self._layout.snapshot)
-            if self._snapshot_fd is not None:
-                self._fs.close(self._snapshot_fd)
             # Opened before it is read: if it is replaced in between, the next poll finds that out.
-            self._snapshot_fd = fd
+            old, self._snapshot_fd = self._snapshot_fd, fd
+            if old is not None:
+                self._fs.close(old)
             return load_snapshot(self._fs, self._layout.snapshot)
 
     def _catch_up(self, snapshot: Snapshot) -> Iterator[LogRecord]:
@@ -196,9 +196,9 @@ class Follower:
             if reference.sealed:
                 growing.close()
                 continue
-            if self._active is not None:
-                self._active.close()
-            self._active = growing
+            old, self._active = self._active, growing
+            if old is not None:
+                old.close()
         if expect_gap:
             self._check_gap(snapshot, snapshot.sequence + 1)
         self._begun = True

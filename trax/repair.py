@@ -20,10 +20,10 @@ from trax.inspection import Verification, verify_store
 from trax.records import LogRecord
 from trax.repair_plan import Plan, Planner
 from trax.storage.local.commit_point import CommitPoint
+from trax.storage.local.creation import survey
 from trax.storage.local.fs import FileSystem, LocalFileSystem, write_all
 from trax.storage.local.layout import Layout, file_numbers, segment_numbers
 from trax.storage.local.lock import WriterLock
-from trax.storage.local.opening import survey
 from trax.storage.local.refusal import asking
 from trax.storage.local.segment import FRAME_BYTES, FRAME_RECORDS, Manner, SegmentWriter, create_segment
 from trax.storage.local.snapshot import SegmentReference, Snapshot

@@ -21,9 +21,10 @@ from trax.errors import CorruptionError, MissingFileError, TraxError
 from trax.salvage import FoundLog, FoundSegment, Log, find_segment, scan_found, scan_named
 from trax.storage.base import BlobReference, Stored
 from trax.storage.local.commit_point import load_snapshot
+from trax.storage.local.creation import survey
 from trax.storage.local.fs import FileSystem
 from trax.storage.local.layout import Layout, file_numbers, segment_numbers
-from trax.storage.local.opening import check_is_latest, survey
+from trax.storage.local.opening import check_is_latest
 from trax.storage.local.refusal import asking
 from trax.storage.local.snapshot import KeptReference, Snapshot
 from trax.storage.local.view import check_blob, load_kept, stored_names

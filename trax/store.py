@@ -38,8 +38,9 @@ from trax.names import check_name, named_values
 from trax.publish import Change, Publisher
 from trax.replay import Fold, ReplayLog, decode_stored, decoded, last_wins
 from trax.storage.base import Record, SnapshotInfo, View
-from trax.storage.local.directory import LocalReader, LocalStorage
+from trax.storage.local.directory import LocalStorage
 from trax.storage.local.fs import FileSystem
+from trax.storage.local.reader import LocalReader
 
 Create = Callable[[], Any]
 MAX_COMMIT_BYTES = 1 << 30

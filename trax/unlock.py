@@ -6,10 +6,10 @@ import os
 
 from trax.errors import StorageError
 from trax.inspection import find_writer
+from trax.storage.local.creation import survey
 from trax.storage.local.fs import FileSystem
 from trax.storage.local.layout import Layout
 from trax.storage.local.lock import read_owner
-from trax.storage.local.opening import survey
 from trax.storage.local.owner import describe, is_gone, is_running
 from trax.storage.local.refusal import asking
 

@@ -45,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read the output wants no more of it; Python would complain again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK if options.may_be_cut_off else FAILED
+    except OSError as error:  # of the output, or of a file that is none of a store's
+        output.complain(str(error))
+        return FAILED
 
 
 def _hint(error: TraxError, options: Namespace) -> str:

@@ -32,9 +32,9 @@ from trax.records import Follower, LogRecord, Wanted, reachable_floor
 from trax.replay import decode_entries
 from trax.storage.base import Entries
 from trax.storage.local.commit_point import load_snapshot
+from trax.storage.local.creation import survey
 from trax.storage.local.fs import FileSystem, LocalFileSystem
 from trax.storage.local.layout import Layout
-from trax.storage.local.opening import survey
 from trax.storage.local.owner import describe
 from trax.storage.local.refusal import asking
 from trax.storage.local.snapshot import Snapshot

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from trax.codecs import get_codec
 from trax.codecs.base import Codec
 from trax.errors import CodecError, DependencyError
-from trax.storage.local.directory import check_codec
+from trax.storage.local.reader import check_codec
 from trax.storage.local.snapshot import Snapshot
 
 

@@ -12,18 +12,22 @@ import logging
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import NamedTuple
 
-from trax.errors import CorruptionError, NotAStoreError, StoreNotFoundError, TornTailWarning
-from trax.storage.local.commit_point import missing_file
+from trax.errors import CorruptionError, TornTailWarning
+from trax.storage.local.commit_point import CommitPoint, load_snapshot
+from trax.storage.local.creation import first_snapshot, survey
 from trax.storage.local.framing import SEGMENT_HEADER_BYTES, decode_segment_header
 from trax.storage.local.fs import FileSystem
 from trax.storage.local.layout import Layout, file_numbers, segment_numbers
 from trax.storage.local.payload import MalformedPayloadError
+from trax.storage.local.reader import check_codec
 from trax.storage.local.refusal import asking
 from trax.storage.local.segment import Manner, SegmentWriter, Summary, create_segment
 from trax.storage.local.snapshot import SegmentReference, Snapshot
-from trax.storage.local.view import LocalView
+from trax.storage.local.state import State, blobs_of
+from trax.storage.local.view import LocalView, load_kept
 from trax.storage.local.walk import Frame, Tail, Walk, judge, malformed
 
 logger = logging.getLogger("trax")
@@ -36,65 +40,6 @@ class TornTail(NamedTuple):
     offset: int
     nbytes: int
     reason: str
-
-
-def survey(fs: FileSystem, layout: Layout, *, create: bool) -> bool:
-    """Whether there is a store at the path (True) or room for a new one (False); an error for anything else."""
-    kind = fs.kind(layout.path)
-    if kind == "absent" and create:
-        return False
-    if kind == "absent":
-        text = f"there is no store at {layout.path}. mode='a' creates one."
-        raise StoreNotFoundError(text, path=layout.path, reason="absent")
-    if kind != "directory":
-        text = f"{layout.path} is a {kind}, and a store is a directory. Choose another path."
-        raise NotAStoreError(text, path=layout.path, reason=f"a {kind}")
-    entries = fs.listdir(layout.path)
-    if fs.kind(layout.snapshot) == "file":
-        return True
-    if fs.kind(layout.snapshot) != "absent":
-        text = f"{layout.snapshot} is not a file: this directory is not a store, or it was damaged."
-        raise NotAStoreError(text, path=layout.snapshot, reason="not a file")
-    return _survey_without_snapshot(fs, layout, entries, create=create)
-
-
-def _survey_without_snapshot(fs: FileSystem, layout: Layout, entries: list[str], *, create: bool) -> bool:
-    # A crash while a store was being created leaves at most an empty first segment; anything more had a snapshot.
-    for number in segment_numbers(entries):
-        fd = fs.open(layout.segment(number))
-        try:
-            if number > 1 or fs.size(fd) > SEGMENT_HEADER_BYTES:
-                raise missing_file(layout.snapshot)
-        finally:
-            fs.close(fd)
-    for directory in (layout.blobs, layout.kept):
-        if fs.kind(directory) == "directory" and file_numbers(fs.listdir(directory)):
-            raise missing_file(layout.snapshot)
-    if not create:
-        text = f"there is no store in {layout.path}. mode='a' creates one."
-        raise StoreNotFoundError(text, path=layout.path, reason="no snapshot")
-    foreign = [entry for entry in entries if not layout.ours(entry) and not entry.startswith(".")]
-    if foreign:
-        names = ", ".join(map(repr, foreign[:3])) + (", …" if len(foreign) > 3 else "")
-        text = f"{layout.path} holds files that are not a store's: {names}. Choose an empty or a new directory."
-        raise NotAStoreError(text, path=layout.path, reason="foreign files")
-    return False
-
-
-def make_directories(fs: FileSystem, layout: Layout) -> None:
-    """Create the store's directory and those above it; the names are on stable storage when this returns."""
-    missing = []
-    path = layout.path
-    while fs.kind(path) == "absent":
-        missing.append(path)
-        path = Layout(path).parent
-    for path in [*reversed(missing), layout.blobs, layout.kept]:
-        with suppress(FileExistsError):
-            fs.mkdir(path)
-        # Makes durable: the directory's name, or a power loss takes the whole store. Synced even if it existed: a
-        # crash may have come between another attempt's mkdir and its fsync.
-        fs.fsync_directory(Layout(path).parent)
-    fs.fsync_directory(layout.parent)
 
 
 def check_is_latest(fs: FileSystem, layout: Layout, snapshot: Snapshot) -> None:
@@ -254,11 +199,17 @@ def _report(torn: TornTail) -> None:
     warnings.warn(TornTailWarning(text), stacklevel=2)
 
 
-def sweep(fs: FileSystem, layout: Layout, snapshot: Snapshot, blobs: set[int]) -> None:
-    """Remove files that bear our names and that no snapshot names: leftovers of calls that a crash ended."""
-    for path in _leftovers(fs, layout, snapshot, blobs):
-        with suppress(FileNotFoundError):
-            fs.unlink(path)
+def sweep(fs: FileSystem, layout: Layout, snapshot: Snapshot, blobs: set[int]) -> int:
+    """Remove files that bear our names and that no snapshot names: leftovers of calls that a crash ended.
+
+    Returns the highest number that a blob has had, so that none is used again.
+    """
+    with asking("sweep", layout.path):
+        present = file_numbers(fs.listdir(layout.blobs))
+        for path in _leftovers(fs, layout, snapshot, blobs):
+            with suppress(FileNotFoundError):
+                fs.unlink(path)
+    return max(blobs | present, default=0)
 
 
 def _leftovers(fs: FileSystem, layout: Layout, snapshot: Snapshot, blobs: set[int]) -> Iterator[str]:
@@ -270,3 +221,50 @@ def _leftovers(fs: FileSystem, layout: Layout, snapshot: Snapshot, blobs: set[in
     yield from map(layout.kept_snapshot, file_numbers(fs.listdir(layout.kept)) - kept)
     if fs.kind(layout.snapshot_new) == "file":
         yield layout.snapshot_new
+
+
+class Opened(NamedTuple):
+    """A store that was opened for writing."""
+
+    commit_point: CommitPoint
+    state: State
+    manner: Manner
+    torn: TornTail | None
+    rewritten_records: int
+    last_blob: int
+
+
+def open_for_writing(
+    fs: FileSystem, layout: Layout, *, codec: str | None, keep: int | None, preallocate: bool, identity_is_proof: bool
+) -> Opened:
+    """Create the store or load it, claim the next epoch, recover the log, sweep. The lock is held."""
+    with asking("read", layout.snapshot):
+        exists = survey(fs, layout, create=True)
+        old = load_snapshot(fs, layout.snapshot) if exists else first_snapshot(fs, layout, codec or "msgpack")
+    check_codec(codec, old.codec, layout.path)
+    if exists:
+        check_is_latest(fs, layout, old)
+    snapshot = replace(old, generation=old.generation + 1, epoch=old.epoch + 1, keep=keep or old.keep)
+    commit_point = CommitPoint(fs, layout, snapshot, identity_is_proof=identity_is_proof)
+    try:
+        commit_point.replace(snapshot)
+        manner = Manner(snapshot.epoch, snapshot.codec == "json", preallocate)
+        kept = [load_kept(fs, layout, snapshot.store_id, reference) for reference in snapshot.kept]
+        log = LogOpening(fs, layout, snapshot, manner, commit_point.mode)
+        try:
+            if log.changed:
+                segments = (*log.sealed, log.active)
+                snapshot = replace(snapshot, generation=snapshot.generation + 1, segments=segments)
+                with asking("open", layout.path):
+                    fs.fsync_directory(layout.path)  # makes durable: the new segment's name
+                commit_point.replace(snapshot)
+            commit_point.unsettled = False
+            last_blob = sweep(fs, layout, snapshot, {reference.number for reference in blobs_of(snapshot, kept)})
+        except BaseException:
+            fs.close(log.writer.fd)
+            raise
+    except BaseException:
+        commit_point.close()
+        raise
+    state = State(snapshot, kept, log.writer, log.summaries)
+    return Opened(commit_point, state, manner, log.torn, log.rewritten_records, last_blob)

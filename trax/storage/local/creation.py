@@ -1,0 +1,93 @@
+"""What is at a path, and making a store where there is none.
+
+A crash anywhere in the creation leaves a path that opens as a new store; once it has ended, a power loss leaves the store.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+
+from trax.errors import NotAStoreError, StoreNotFoundError
+from trax.storage.local.commit_point import missing_file
+from trax.storage.local.framing import SEGMENT_HEADER_BYTES
+from trax.storage.local.fs import FileSystem
+from trax.storage.local.layout import Layout, file_numbers, segment_numbers
+from trax.storage.local.refusal import asking
+from trax.storage.local.segment import Manner, create_segment
+from trax.storage.local.snapshot import SegmentReference, Snapshot
+
+
+def survey(fs: FileSystem, layout: Layout, *, create: bool) -> bool:
+    """Whether there is a store at the path (True) or room for a new one (False); an error for anything else."""
+    kind = fs.kind(layout.path)
+    if kind == "absent" and create:
+        return False
+    if kind == "absent":
+        text = f"there is no store at {layout.path}. mode='a' creates one."
+        raise StoreNotFoundError(text, path=layout.path, reason="absent")
+    if kind != "directory":
+        text = f"{layout.path} is a {kind}, and a store is a directory. Choose another path."
+        raise NotAStoreError(text, path=layout.path, reason=f"a {kind}")
+    entries = fs.listdir(layout.path)
+    if fs.kind(layout.snapshot) == "file":
+        return True
+    if fs.kind(layout.snapshot) != "absent":
+        text = f"{layout.snapshot} is not a file: this directory is not a store, or it was damaged."
+        raise NotAStoreError(text, path=layout.snapshot, reason="not a file")
+    return _survey_without_snapshot(fs, layout, entries, create=create)
+
+
+def _survey_without_snapshot(fs: FileSystem, layout: Layout, entries: list[str], *, create: bool) -> bool:
+    # A crash while a store was being created leaves at most an empty first segment; anything more had a snapshot.
+    for number in segment_numbers(entries):
+        fd = fs.open(layout.segment(number))
+        try:
+            if number > 1 or fs.size(fd) > SEGMENT_HEADER_BYTES:
+                raise missing_file(layout.snapshot)
+        finally:
+            fs.close(fd)
+    for directory in (layout.blobs, layout.kept):
+        if fs.kind(directory) == "directory" and file_numbers(fs.listdir(directory)):
+            raise missing_file(layout.snapshot)
+    if not create:
+        text = f"there is no store in {layout.path}. mode='a' creates one."
+        raise StoreNotFoundError(text, path=layout.path, reason="no snapshot")
+    foreign = [entry for entry in entries if not layout.ours(entry) and not entry.startswith(".")]
+    if foreign:
+        names = ", ".join(map(repr, foreign[:3])) + (", …" if len(foreign) > 3 else "")
+        text = f"{layout.path} holds files that are not a store's: {names}. Choose an empty or a new directory."
+        raise NotAStoreError(text, path=layout.path, reason="foreign files")
+    return False
+
+
+def make_directories(fs: FileSystem, layout: Layout) -> None:
+    """Create the store's directory and those above it; the names are on stable storage when this returns."""
+    missing = []
+    path = layout.path
+    while fs.kind(path) == "absent":
+        missing.append(path)
+        path = Layout(path).parent
+    for path in [*reversed(missing), layout.blobs, layout.kept]:
+        with suppress(FileExistsError):
+            fs.mkdir(path)
+        # Makes durable: the directory's name, or a power loss takes the whole store. Synced even if it existed: a
+        # crash may have come between another attempt's mkdir and its fsync.
+        fs.fsync_directory(Layout(path).parent)
+    fs.fsync_directory(layout.parent)
+
+
+def first_snapshot(fs: FileSystem, layout: Layout, codec: str) -> Snapshot:
+    """The snapshot of a new store, not yet written, and its first segment, which is."""
+    store_id = os.urandom(16)
+    path = layout.segment(1)
+    with asking("create", path):
+        with suppress(FileNotFoundError):
+            fs.unlink(path)  # an empty one, left by a crash inside the creation
+        manner = Manner(epoch=0, lines=codec == "json", preallocate=False)
+        writer = create_segment(fs, path, store_id, 1, mode=None, manner=manner, sequence=0)
+        fs.close(writer.fd)
+        fs.fsync_directory(layout.path)  # makes durable: the segment's name
+    segments = (SegmentReference(1, writer.salt, None),)
+    return Snapshot(store_id=store_id, codec=codec, keep=1, created=time.time(), segments=segments)
