@@ -217,7 +217,7 @@ def test_info_says_what_the_store_is(path: Path) -> None:
         ["[red]markup", "yes", "1", "8", "0", "0"],
         ["config", "yes", "1", "11", "0", "0"],
         ["existence", "yes", "2", "0", "8", "16"],
-        ["trace", "no", "2", "277"],
+        ["trace", "no", "2", "261"],
         ["'two", "words'", "in", "a", "blob", "160,143", "8", "1", "308"],
     ]
 

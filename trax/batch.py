@@ -29,27 +29,29 @@ class Batch:
         self._encode_values = encode_values
         self._commit = commit
         self._open = True
-        self._records: list[tuple[int, Record]] = []
+        self._records: list[tuple[int, dict[str, bytes]]] = []
         self._places = 0
-        self._last_place: dict[str, int] = {}
         self.changes: dict[str, Change] = {}
         self.sequence: int | None = None
 
     def log(self, mapping: Mapping[str, Any] | None = None, /, **entries: Any) -> None:
         """Add a record to the commit. The entries are encoded before this returns."""
         self._check_open()
-        record = self._encode_record(mapping, entries)
-        place = self._next_place()
-        self._records.append((place, record))
-        self._last_place.update(dict.fromkeys(record, place))
+        record = dict(self._encode_record(mapping, entries))
+        self._records.append((self._next_place(), record))
 
     def checkpoint(self, mapping: Mapping[str, Any] | None = None, /, **values: Any) -> None:
         """Add a checkpoint to the commit. Large arrays are read at the end of the block: don't change them before."""
         self._check_open()
         cut, encoded = self._encode_values(mapping, values)
         self._next_place()
+        # What the batch logged of these names before is contained, and is left out. A cut that covers it would cover
+        # what others log meanwhile as well, since the batch gets its sequences only at its end.
+        for _, record in self._records:
+            for name in encoded:
+                record.pop(name, None)
         for name, value in encoded.items():
-            self.changes[name] = Change(value, cut, self._last_place.get(name))
+            self.changes[name] = Change(value, cut)
 
     @property
     def commit_of_records(self) -> Commit:
@@ -59,7 +61,7 @@ class Batch:
     @property
     def ahead(self) -> list[tuple[int, Commit]]:
         """The records with their places among all that the batch holds."""
-        return [(place, [record]) for place, record in self._records]
+        return [(place, [record]) for place, record in self._records if record]
 
     @property
     def size(self) -> int:

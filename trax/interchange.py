@@ -49,7 +49,7 @@ from trax.storage.local.layout import Layout
 from trax.storage.local.reader import check_codec
 from trax.storage.local.refusal import asking
 from trax.storage.local.snapshot import Snapshot
-from trax.storage.local.view import LocalView, view_of_latest
+from trax.storage.local.view import LocalView, of_latest
 
 EXPORT_FORMAT = 1
 _JSON = JsonCodec()
@@ -127,7 +127,7 @@ def _view_of_everything(fs: FileSystem, layout: Layout) -> tuple[Snapshot, Local
         taken.append(snapshot)
         return LocalView(fs, layout, snapshot, snapshot, snapshot.names, None)
 
-    view = view_of_latest(load, make)
+    view = of_latest(load, make)
     return taken[-1], view
 
 

@@ -15,7 +15,7 @@ from itertools import count
 
 from trax.codecs.base import Encoded
 from trax.commit import Committer
-from trax.errors import HandleError, StorageError
+from trax.errors import HandleError, TraxError
 from trax.guard import CallGuard
 from trax.storage.base import BlobReference, Commit, Storage, Stored
 
@@ -26,14 +26,12 @@ logger = logging.getLogger("trax")
 class Change:
     """What a call does to one name.
 
-    ``encoded`` is the new value, None deletes the name. ``cut`` is the last sequence that the value contains. Where it
-    depends on the sequences of the commit itself, ``place`` counts from the first of them: 0 is that one, -1 the last
-    before the commit.
+    ``encoded`` is the new value, and ``cut`` the last sequence that it contains. None deletes the name, with everything
+    that was logged before the commit.
     """
 
     encoded: Encoded | None
     cut: int = 0
-    place: int | None = None
     only_if_absent: bool = False
 
 
@@ -76,7 +74,9 @@ class Publisher:
                     last = first + sequences - 1
                     names = self._merge(call, changes, written, first, last)
                     self._storage.publish(names, last, [(first + place, commit) for place, commit in ahead])
-                self._newest |= {name: max(call, self._newest.get(name, 0)) for name in changes}
+                for name, change in changes.items():
+                    if not change.only_if_absent:
+                        self._newest[name] = max(call, self._newest.get(name, 0))
                 self._compact()
         finally:
             # What was written and did not become part of the store; the storage keeps what it may have published.
@@ -98,9 +98,11 @@ class Publisher:
                 continue
             if change.only_if_absent and present is not None and present.value is not None:
                 continue
-            cut = change.cut if change.place is None else first + change.place
+            cut = first - 1 if change.encoded is None else change.cut
             if change.only_if_absent and present is not None:
                 cut = max(cut, present.cut)  # a deleted name: what was logged before the deletion stays deleted
+            if present is not None and cut < present.cut:
+                continue  # what is stored contains more of the log, and that part of the log may be gone
             names[name] = Stored(cut, last, written.get(name))
         return names
 
@@ -110,5 +112,5 @@ class Publisher:
             self._storage.compact(self._committer.quiet())
         except HandleError as error:
             self._committer.finish(error)
-        except StorageError as error:
+        except TraxError as error:
             logger.warning("the log could not be compacted; the next checkpoint tries again: %s", error)

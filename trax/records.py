@@ -77,7 +77,7 @@ class GrowingSegment:
 
     def __init__(self, fs: FileSystem, segment: OpenSegment) -> None:
         self._fs, self.segment = fs, segment
-        # Never behind a mark that ends the segment: the next writer writes that one again, as a frame of its own.
+        # Never behind the mark of a writer that let go: the next one writes that again, as a frame of its own.
         self._tail = segment.start
         self.whole = self.end = segment.start.offset
         self.latest_epoch = self.latest_sequence = 0
@@ -95,7 +95,7 @@ class GrowingSegment:
                 with asking("read", segment.path):
                     yield from walk
             finally:
-                self._tail = walk.before_mark if walk.marked else walk.tail
+                self._tail = walk.before_mark if walk.closed else walk.tail
                 self.whole = walk.tail.offset
                 self.latest_epoch = max(self.latest_epoch, walk.latest_epoch)
                 self.latest_sequence = max(self.latest_sequence, walk.latest_sequence)

@@ -70,19 +70,22 @@ class Repair:
         """
         repaired = self.plan.repaired
         assert repaired is not None, "the caller asks whether it is possible"
-        with asking("repair", self.path):
-            self._make_directories()
-            self._keep_files(repaired)
-            number = 1 + max([0, *segment_numbers(self._fs.listdir(self.path))])
-            if not repaired.segments or repaired.segments[-1].sealed is not None:
-                repaired = self._with_new_segment(repaired, number)
-            commit_point = CommitPoint(self._fs, self._layout, repaired, identity_is_proof=self._lock.real)
-            try:
-                # Until this rename the store is the damaged one, from then on the repaired one.
-                commit_point.replace(replace(repaired, created=time.time()))
-            finally:
-                commit_point.close()
-            self._remove_what_is_not_named(repaired)
+        writer: SegmentWriter | None = None
+        try:
+            with asking("repair", self.path):
+                self._make_directories()
+                self._keep_files(repaired)
+                if not repaired.segments or repaired.segments[-1].sealed is not None:
+                    repaired, writer = self._with_new_segment(repaired)
+                self._commit(repaired)
+                if writer is not None:
+                    # Only now: a segment that has a mark, and that no snapshot names, is the sign of a later snapshot.
+                    writer.mark(repaired.sequence, closing=True)
+                    writer.sync()  # makes durable: the mark, without which the next opening would write all of it again
+                self._remove_what_is_not_named(repaired)
+        finally:
+            if writer is not None:
+                self._fs.close(writer.fd)
         return verify_store(self.path, fs=self._fs)
 
     def close(self) -> None:
@@ -178,9 +181,10 @@ class Repair:
 
     # The log
 
-    def _with_new_segment(self, repaired: Snapshot, number: int) -> Snapshot:
+    def _with_new_segment(self, repaired: Snapshot) -> tuple[Snapshot, SegmentWriter]:
         """The snapshot with a new active segment, which holds the log that was put together, if it was."""
         manner = Manner(repaired.epoch, repaired.codec == "json", False)
+        number = repaired.last_segment + 1
         path = self._layout.segment(number)
         mode = self._fs.mode(self._layout.snapshot) if self._fs.kind(self._layout.snapshot) == "file" else None
         log = self.plan.rewritten
@@ -190,17 +194,23 @@ class Repair:
         try:
             if log is not None:
                 _write_records(writer, log.records_of(self._fs))
-                writer.sync()  # makes durable: the records, before the mark says so
-            writer.mark(repaired.sequence)
-            writer.sync()  # makes durable: the mark, without which the next opening would write all of it again
+                writer.sync()  # makes durable: the records, before a snapshot names the segment that they are in
+            self._fs.fsync_directory(self.path)  # makes durable: the segment's name, before a snapshot names it
         except BaseException:
             with suppress(OSError):  # nothing names it: the next repair or opening leaves it out
                 self._fs.unlink(path)
-            raise
-        finally:
             self._fs.close(writer.fd)
-        self._fs.fsync_directory(self.path)  # makes durable: the segment's name, before a snapshot names it
-        return replace(repaired, segments=(*repaired.segments, SegmentReference(number, writer.salt, None)))
+            raise
+        segments = (*repaired.segments, SegmentReference(number, writer.salt, None))
+        return replace(repaired, segments=segments, last_segment=number), writer
+
+    def _commit(self, repaired: Snapshot) -> None:
+        """Until the rename in here the store is the damaged one, from then on the repaired one."""
+        commit_point = CommitPoint(self._fs, self._layout, repaired, identity_is_proof=self._lock.real)
+        try:
+            commit_point.replace(replace(repaired, created=time.time()))
+        finally:
+            commit_point.close()
 
     # Afterwards
 

@@ -116,6 +116,10 @@ class Planner:
         with asking("list", directory):
             return file_numbers(self._fs.listdir(directory))
 
+    def _segment_numbers(self) -> list[int]:
+        with asking("list", self._layout.path):
+            return sorted(segment_numbers(self._fs.listdir(self._layout.path)))
+
     def _kept_of(self, current: Snapshot) -> Iterator[_Older]:
         """The snapshots that the current one keeps, the newest first."""
         for reference in reversed(current.kept):
@@ -264,9 +268,7 @@ class Planner:
 
     def _say_salvage(self) -> None:
         self._plan.notes.append("without a snapshot that is whole nobody can say what belongs to the store")
-        with asking("list", self._layout.path):
-            numbers = sorted(segment_numbers(self._fs.listdir(self._layout.path)))
-        for number in numbers:
+        for number in self._segment_numbers():
             found = find_segment(self._fs, self._layout, None, number)
             if isinstance(found, FoundSegment) and found.records:
                 self._plan.notes.append(
@@ -287,6 +289,8 @@ class Planner:
             # Above everything that is there, or an opening would take what is left over for a sign of a later snapshot.
             generation=max(generations) + 1,
             epoch=max(repaired.epoch, before.epoch, log.latest_epoch) + 1,
+            last_segment=max([repaired.last_segment, before.last_segment, *self._segment_numbers()]),
+            last_blob=max([repaired.last_blob, before.last_blob, *self._numbers(self._layout.blobs)]),
         )
         if log.damage is not None:
             self._say_lost_log(repaired.names, log)

@@ -92,7 +92,6 @@ class Trax:
         self._closed: HandleError | None = None
         self._known_names: set[str] = set()
         self._creating = threading.RLock()
-        self._background: ThreadPoolExecutor | None = None
         self._background_failure: TraxError | None = None
         self._writer: _Writer | None = None
         self._storage: LocalStorage | LocalReader
@@ -104,6 +103,7 @@ class Trax:
             )
             self._storage = storage
             self._writer = _Writer(storage, sync, sync_interval_s, buffer_bytes)
+            self._background = ThreadPoolExecutor(1, "trax-checkpoint")
             self._finalizer = weakref.finalize(self, _close_dropped, self._writer, self.path)
         self._codec = get_codec(self._storage.codec)
         _handles.add(self)
@@ -157,8 +157,6 @@ class Trax:
         call = writer.publisher.begin()
         cut, encoded = self._encode_values(mapping, values)
         changes = {name: Change(copy_buffers(value), cut) for name, value in encoded.items()}
-        if self._background is None:
-            self._background = ThreadPoolExecutor(1, "trax-checkpoint")
         future = self._background.submit(writer.publisher.publish, call, changes)
         future.add_done_callback(self._note_failure)
         return future
@@ -183,15 +181,15 @@ class Trax:
         return Batch(self._encode_record, self._encode_values, self._commit_batch)
 
     def delete(self, *names: str) -> int:
-        """Remove names, with all that was logged of them; durable when it returns the commit's sequence."""
+        """Remove names, their values and all that was logged of them; durable when it returns the commit's sequence."""
         writer = self._for_writing()
         call = writer.publisher.begin()
         if not names:
             raise InvalidArgumentError("delete() was given no name.", reason="empty")
         for name in names:
-            if check_name(name) not in self:
+            if check_name(name) not in self and next(self.entries(name), None) is None:
                 raise self._not_stored(name)
-        return writer.publisher.publish(call, {name: Change(None, place=-1) for name in names})
+        return writer.publisher.publish(call, {name: Change(None) for name in names})
 
     def sync(self) -> None:
         """Everything logged before this call is on stable storage when it returns."""
@@ -327,7 +325,7 @@ class Trax:
         """
         if self._closed is not None:
             return
-        if self._background is not None:
+        if self._writer is not None:
             self._background.shutdown()
         text = f"this handle of {self.path} was closed. Open the store again with trax.Trax()."
         self._closed = ClosedError(text, path=self.path, reason="closed")
@@ -422,9 +420,7 @@ class Trax:
             yield from decoded(self._codec, view.entries({name: start}, _MAX_SEQUENCE), self.path)
 
     def _check_not_overtaken(self, name: str, after: int, cut: int) -> None:
-        with self._storage.view((), self._storage.snapshots()[0].sequence) as view:
-            stored = view.names.get(name)
-            oldest = 0 if stored is None else min(stored.cut, cut)
+        oldest = min(self._storage.lowest_cut(name), cut)
         if after < oldest:
             text = (
                 f"the entries of {name!r} behind sequence {after} have left the log, up to {oldest}: a checkpoint "
@@ -441,10 +437,8 @@ class Trax:
 
     def _not_stored(self, name: str, at: int | None = None) -> NameNotStoredError:
         when = "" if at is None else f" as of sequence {at}"
-        text = (
-            f"{self.path} holds no value of {name!r}{when}. Give recover() a create= that makes the first one, or look "
-            f"at names()."
-        )
+        hint = "Look at names()." if self._writer is None else "Give recover() a create= that makes the first one."
+        text = f"{self.path} holds no value of {name!r}{when}. {hint}"
         return NameNotStoredError(text, path=self.path, sequence=at, reason="not stored", name=name)
 
     def _note_failure(self, future: Future[int]) -> None:

@@ -163,6 +163,9 @@ class Storage(Protocol):
         ``names`` are those whose values will be asked for.
         """
 
+    def lowest_cut(self, name: str) -> int:
+        """The lowest cut that a snapshot holds of the name: the log still has its entries behind that."""
+
     def snapshots(self) -> list[SnapshotInfo]:
         """What ``at=`` can reach, oldest first."""
 

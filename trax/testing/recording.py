@@ -172,9 +172,9 @@ class RecordingFileSystem(LocalFileSystem):
             file = self._names.pop(self._relative(path))
             self._record(Operation("unlink", file=file, path=self._relative(path)))
 
-    def mkdir(self, path: str) -> None:
+    def mkdir(self, path: str, mode: int | None = None) -> None:
         with self._guard:
-            super().mkdir(path)
+            super().mkdir(path, mode)
             self._record(Operation("mkdir", path=self._relative(path)))
 
     def fsync_directory(self, path: str) -> None:

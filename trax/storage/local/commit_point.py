@@ -61,15 +61,19 @@ class CommitPoint:
         )
         return FinishedError(text, path=self._layout.snapshot, reason=reason)
 
+    def is_ours(self) -> bool:
+        """Whether no other writer has published since we did."""
+        with asking("look at", self._layout.snapshot):
+            return self._is_ours()
+
     def check_owner(self) -> None:
         """FencedError when another writer has published since we did."""
-        with asking("look at", self._layout.snapshot):
-            if not self._is_ours():
-                text = (
-                    f"another writer has taken over {self._layout.path}. What this handle has not acknowledged may not "
-                    f"be in the store; open it again to go on."
-                )
-                raise FencedError(text, path=self._layout.path, reason="another writer's epoch")
+        if not self.is_ours():
+            text = (
+                f"another writer has taken over {self._layout.path}. What this handle has not acknowledged may not be in "
+                f"the store; open it again to go on."
+            )
+            raise FencedError(text, path=self._layout.path, reason="another writer's epoch")
 
     def close(self) -> None:
         if self._fd is not None:

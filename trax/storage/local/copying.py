@@ -24,7 +24,7 @@ def copy_store(fs: FileSystem, source: Layout, target: Layout, state: State, mod
         if survey(fs, target, create=True):
             text = f"{target.path} holds a store already. Copy to a directory that is new or empty."
             raise InvalidArgumentError(text, path=target.path, reason="a store is there already")
-        make_directories(fs, target)
+        make_directories(fs, target, fs.mode(source.path))
         for blob in blobs_of(snapshot, kept):
             _copy(fs, source.blob(blob.number), target.blob(blob.number), mode)
         for one in snapshot.kept:
@@ -35,6 +35,7 @@ def copy_store(fs: FileSystem, source: Layout, target: Layout, state: State, mod
         for directory in (target.blobs, target.kept, target.path):
             fs.fsync_directory(directory)  # makes durable: the names of what the snapshot will name
         commit_point = CommitPoint(fs, target, snapshot, identity_is_proof=True)
+        commit_point.mode = mode
         commit_point.replace(snapshot)
         commit_point.close()
 

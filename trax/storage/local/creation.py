@@ -11,7 +11,12 @@ from contextlib import suppress
 
 from trax.errors import NotAStoreError, StoreNotFoundError
 from trax.storage.local.commit_point import missing_file
-from trax.storage.local.framing import SEGMENT_HEADER_BYTES
+from trax.storage.local.framing import (
+    FRAME_HEADER_BYTES,
+    SEGMENT_HEADER_BYTES,
+    decode_frame_header,
+    decode_segment_header,
+)
 from trax.storage.local.fs import FileSystem
 from trax.storage.local.layout import Layout, file_numbers, segment_numbers
 from trax.storage.local.refusal import asking
@@ -42,12 +47,8 @@ def survey(fs: FileSystem, layout: Layout, *, create: bool) -> bool:
 def _survey_without_snapshot(fs: FileSystem, layout: Layout, entries: list[str], *, create: bool) -> bool:
     # A crash while a store was being created leaves at most an empty first segment; anything more had a snapshot.
     for number in segment_numbers(entries):
-        fd = fs.open(layout.segment(number))
-        try:
-            if number > 1 or fs.size(fd) > SEGMENT_HEADER_BYTES:
-                raise missing_file(layout.snapshot)
-        finally:
-            fs.close(fd)
+        if number > 1 or _was_used(fs, layout.segment(number)):
+            raise missing_file(layout.snapshot)
     for directory in (layout.blobs, layout.kept):
         if fs.kind(directory) == "directory" and file_numbers(fs.listdir(directory)):
             raise missing_file(layout.snapshot)
@@ -62,8 +63,25 @@ def _survey_without_snapshot(fs: FileSystem, layout: Layout, entries: list[str],
     return False
 
 
-def make_directories(fs: FileSystem, layout: Layout) -> None:
-    """Create the store's directory and those above it; the names are on stable storage when this returns."""
+def _was_used(fs: FileSystem, path: str) -> bool:
+    """Whether a writer has opened the first segment: it then holds records, or a mark of the writer's epoch."""
+    fd = fs.open(path)
+    try:
+        data = fs.pread(fd, SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES + 1, 0)
+    finally:
+        fs.close(fd)
+    header = decode_segment_header(data)
+    if header is None or len(data) <= SEGMENT_HEADER_BYTES:
+        return False
+    mark = decode_frame_header(data, SEGMENT_HEADER_BYTES, header.salt, SEGMENT_HEADER_BYTES)
+    return len(data) > SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES or (mark is not None and mark.epoch > 0)
+
+
+def make_directories(fs: FileSystem, layout: Layout, mode: int | None = None) -> None:
+    """Create the store's directory and those above it; the names are on stable storage when this returns.
+
+    ``mode`` overrides the umask for the store's own directories.
+    """
     missing = []
     path = layout.path
     while fs.kind(path) == "absent":
@@ -71,7 +89,7 @@ def make_directories(fs: FileSystem, layout: Layout) -> None:
         path = Layout(path).parent
     for path in [*reversed(missing), layout.blobs, layout.kept]:
         with suppress(FileExistsError):
-            fs.mkdir(path)
+            fs.mkdir(path, mode if path.startswith(layout.path) else None)
         # Makes durable: the directory's name, or a power loss takes the whole store. Synced even if it existed: a
         # crash may have come between another attempt's mkdir and its fsync.
         fs.fsync_directory(Layout(path).parent)
@@ -87,7 +105,11 @@ def first_snapshot(fs: FileSystem, layout: Layout, codec: str) -> Snapshot:
             fs.unlink(path)  # an empty one, left by a crash inside the creation
         manner = Manner(epoch=0, lines=codec == "json", preallocate=False)
         writer = create_segment(fs, path, store_id, 1, mode=None, manner=manner, sequence=0)
-        fs.close(writer.fd)
+        try:
+            writer.mark(closing=True)
+            writer.sync()  # makes durable: that the segment is free for the first writer
+        finally:
+            fs.close(writer.fd)
         fs.fsync_directory(layout.path)  # makes durable: the segment's name
     segments = (SegmentReference(1, writer.salt, None),)
-    return Snapshot(store_id=store_id, codec=codec, keep=1, created=time.time(), segments=segments)
+    return Snapshot(store_id=store_id, codec=codec, keep=1, created=time.time(), last_segment=1, segments=segments)

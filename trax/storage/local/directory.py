@@ -12,11 +12,11 @@ Invariants:
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
-from itertools import count
 
 from trax.codecs.base import Encoded
 from trax.storage.base import BlobReference, Commit, SnapshotInfo, Stored
@@ -33,7 +33,7 @@ from trax.storage.local.refusal import asking
 from trax.storage.local.segment import SegmentWriter, create_segment
 from trax.storage.local.snapshot import SegmentReference, Snapshot, encode_snapshot
 from trax.storage.local.state import State, blobs_of, no_longer_named, segment_numbers_of, without_dead_markers
-from trax.storage.local.view import LocalView, snapshot_for, snapshot_infos, view_of_latest
+from trax.storage.local.view import LocalView, of_latest, snapshot_for, snapshot_infos
 
 INLINE_BYTES = 4096
 """A value whose encoding is no longer stands in the snapshot; others are blobs."""
@@ -71,10 +71,11 @@ class LocalStorage:
         except BaseException:
             self._lock.release()
             raise
-        self._commit_point, self._state, self._manner, self._torn, self._rewritten_records, last_blob = opened
+        self._commit_point, self._state, self._manner, self._torn, self._rewritten_records = opened
         self._segment_fds = [self._state.writer.fd]
-        self._blob_numbers = count(last_blob + 1)
-        self._next_segment = max(segment_numbers_of(self._state.snapshot))  # copied survivors come before the active
+        self._last_blob = self._state.snapshot.last_blob
+        self._last_segment = self._state.snapshot.last_segment
+        self._numbering = threading.Lock()
 
     # The log
 
@@ -95,9 +96,8 @@ class LocalStorage:
 
     def mark(self) -> None:
         with asking("sync", self._writer.path):
-            if not self._writer.ends_with_mark:
-                self._writer.mark(self._state.snapshot.sequence)
-                self._writer.sync()  # makes durable: the mark, which proves the records before it
+            self._writer.mark(self._state.snapshot.sequence)
+            self._writer.sync()  # makes durable: the mark, which proves the records before it
 
     @property
     def sequence(self) -> int:
@@ -129,7 +129,9 @@ class LocalStorage:
     def write_value(self, encoded: Encoded) -> bytes | BlobReference:
         if not encoded.buffers and len(encoded.head) <= INLINE_BYTES:
             return encoded.head
-        number = next(self._blob_numbers)
+        with self._numbering:
+            self._last_blob += 1
+            number = self._last_blob
         path = self._layout.blob(number)
         with asking("write", path):
             fd = self._fs.create(path, self._commit_point.mode)
@@ -170,12 +172,14 @@ class LocalStorage:
                 generation=old.generation + 1,
                 sequence=max(sequence, old.sequence),
                 created=time.time(),
+                last_segment=self._last_segment,
+                last_blob=self._last_blob,
                 segments=(*segments, active),
                 kept=tuple(reference for reference, _ in kept),
                 names=without_dead_markers(names, [summaries[one.number] for one in segments] + [new_writer.summary]),
             )
             self._replace(State(snapshot, [one for _, one in kept], new_writer, summaries))
-        if new_writer.synced == new_writer.tail.offset:
+        if new_writer.provable:
             with suppress(OSError):  # not synced, and not needed: it helps to find that an older snapshot was put back
                 new_writer.mark(snapshot.sequence)
 
@@ -196,7 +200,9 @@ class LocalStorage:
                 copy.sync()  # makes durable: the survivors, before the snapshot names them instead of the originals
             survivors = () if copy.empty else (reference._replace(sealed=copy.tail),)
             segments = (*rest, *survivors, old.segments[-1])
-            snapshot = replace(old, generation=old.generation + 1, segments=segments)
+            snapshot = replace(
+                old, generation=old.generation + 1, last_segment=self._last_segment, segments=segments
+            )
             with quiet:
                 self._replace(State(snapshot, kept, writer, {**summaries, reference.number: copy.summary}))
         self._close_segment(copy.fd)
@@ -214,10 +220,14 @@ class LocalStorage:
             values = snapshot_for(self._fs, self._layout, snapshot, at)
             return LocalView(self._fs, self._layout, snapshot, values, names, end)
 
-        return view_of_latest(state, make)
+        return of_latest(state, make)
+
+    def lowest_cut(self, name: str) -> int:
+        snapshot, kept, _, _ = self._state
+        return Floors(snapshot.names, (one.names for one in kept))[name]
 
     def snapshots(self) -> list[SnapshotInfo]:
-        return snapshot_infos(self._fs, self._layout, self._commit_point.snapshot)
+        return snapshot_infos(self._fs, self._layout, self._state.snapshot)
 
     def stats(self) -> dict[str, object]:
         snapshot, _, writer, _ = self._state
@@ -239,10 +249,19 @@ class LocalStorage:
     def close(self) -> None:
         """Let go of the store. What was not synced before is not synced now."""
         try:
-            with suppress(OSError):  # room that was never used; the next writer cuts it off
-                self._writer.cut_back()
+            # A file that another writer may be using is not touched.
+            if not self._commit_point.unsettled and self._commit_point.is_ours():
+                self._let_go()
         finally:
             self._release()
+
+    def _let_go(self) -> None:
+        writer = self._writer
+        with asking("close", writer.path):
+            if writer.provable:
+                writer.mark(self._state.snapshot.sequence, closing=True)
+            writer.cut_back()
+            writer.sync()  # makes durable: the mark, which lets the next writer go on in this segment
 
     def abandon(self) -> None:
         """In a forked child: drop every descriptor, and leave the lock to the parent."""
@@ -264,8 +283,8 @@ class LocalStorage:
         if not wanted:
             yield snapshot.segments[-1], writer
             return
-        self._next_segment += 1
-        number = self._next_segment
+        self._last_segment += 1
+        number = self._last_segment
         path = self._layout.segment(number)
         with asking("create", path):
             new = create_segment(

@@ -34,6 +34,9 @@ MARK = b"trxM"
 EXPLICIT_SEQUENCES = 1
 """Flag: the payload begins with the sequence of each record, because there are gaps between them."""
 
+WRITER_CLOSED = 2
+"""Flag of a mark: the writer let go of the store behind it. Only then may the next one go on in the same segment."""
+
 _FRAME = struct.Struct("<8sQ4sB3xIIQQIII")
 _FRAME_COVERED_BYTES = 16  # salt and offset: covered by the checksum, not written
 FRAME_HEADER_BYTES = _FRAME.size - _FRAME_COVERED_BYTES + _CHECKSUM.size

@@ -16,7 +16,7 @@ from contextlib import suppress
 from trax.errors import LockWarning, StoreLockedError
 from trax.storage.local.fs import FileSystem, write_all
 from trax.storage.local.layout import Layout
-from trax.storage.local.owner import Owner, decode_owner, describe, encode_owner, is_gone, this_process
+from trax.storage.local.owner import Owner, decode_owner, describe, encode_owner, is_gone, is_this_process, this_process
 from trax.storage.local.refusal import asking
 
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -38,9 +38,8 @@ class WriterLock:
         if self._fd is not None:
             self._fs.unlock(self._fd)
             self._fs.close(self._fd)
-        elif not self.real:
-            with suppress(FileNotFoundError):
-                self._fs.unlink(self._layout.owner)
+        elif not self.real and is_this_process(read_owner_file(self._fs, self._layout)):
+            self._fs.unlink(self._layout.owner)  # unless another has taken over meanwhile: then it is its file
         self._fd, self.real = None, True
 
     def abandon(self) -> None:

@@ -69,7 +69,7 @@ def _was_in_use(fs: FileSystem, layout: Layout, snapshot: Snapshot, number: int)
         walk = Walk(fs, fd, path, header.salt, start, fs.size(fd))
         for _ in walk:
             pass
-        return walk.proven > start.offset or walk.marked
+        return walk.proven > start.offset or walk.marks > 0
     finally:
         fs.close(fd)
 
@@ -93,7 +93,8 @@ class LogOpening:
         self, fs: FileSystem, layout: Layout, snapshot: Snapshot, manner: Manner, file_mode: int | None
     ) -> None:
         self._fs, self._layout, self._store_id = fs, layout, snapshot.store_id
-        self._manner, self._file_mode, self._sequence = manner, file_mode, snapshot.sequence
+        self._manner, self._file_mode = manner, file_mode
+        self._sequence, self._last_segment = snapshot.sequence, snapshot.last_segment
         *self.sealed, self.active = snapshot.segments
         self.summaries: dict[int, Summary] = {}
         self.torn: TornTail | None = None
@@ -118,7 +119,7 @@ class LogOpening:
                 self._sequence, walk.tail.sequence
             ):
                 raise _put_back(self._layout.snapshot, path)
-            if reason is None and (walk.marked or walk.tail == start):
+            if reason is None and walk.closed:
                 writer = self._go_on(fd, walk, start, summary)
                 fd = -1
                 return writer
@@ -131,7 +132,7 @@ class LogOpening:
                 self._fs.close(fd)
 
     def _go_on(self, fd: int, walk: Walk, start: Tail, summary: Summary) -> SegmentWriter:
-        """After a clean close: the same segment. The mark itself is not proven; it is written again before it is used."""
+        """After a clean close: the same segment. Its mark is not proven itself; it is written again before it is used."""
         writer = SegmentWriter(
             self._fs,
             fd,
@@ -143,8 +144,7 @@ class LogOpening:
             before=start.sequence,
             summary=summary,
         )
-        if walk.marked:
-            writer.mark(self._sequence)
+        writer.mark(self._sequence)
         writer.cut_back()
         writer.sync()  # makes durable: the mark, before frames stand behind it
         return writer
@@ -153,7 +153,8 @@ class LogOpening:
         """Seal the active segment where it is proven; what follows goes into a new one, and is synced there."""
         proven = Walk(self._fs, walk.fd, walk.path, walk.salt, start, walk.proven)
         summary = _summarize(proven, walk.path)
-        number = 1 + max(segment_numbers(self._fs.listdir(self._layout.path)))
+        # Beyond the leftovers of a crash too: those are swept only when the log is safe.
+        number = 1 + max(self._last_segment, *segment_numbers(self._fs.listdir(self._layout.path)))
         writer = create_segment(
             self._fs,
             self._layout.segment(number),
@@ -199,17 +200,12 @@ def _report(torn: TornTail) -> None:
     warnings.warn(TornTailWarning(text), stacklevel=2)
 
 
-def sweep(fs: FileSystem, layout: Layout, snapshot: Snapshot, blobs: set[int]) -> int:
-    """Remove files that bear our names and that no snapshot names: leftovers of calls that a crash ended.
-
-    Returns the highest number that a blob has had, so that none is used again.
-    """
+def sweep(fs: FileSystem, layout: Layout, snapshot: Snapshot, blobs: set[int]) -> None:
+    """Remove files that bear our names and that no snapshot names: leftovers of calls that a crash ended."""
     with asking("sweep", layout.path):
-        present = file_numbers(fs.listdir(layout.blobs))
         for path in _leftovers(fs, layout, snapshot, blobs):
             with suppress(FileNotFoundError):
                 fs.unlink(path)
-    return max(blobs | present, default=0)
 
 
 def _leftovers(fs: FileSystem, layout: Layout, snapshot: Snapshot, blobs: set[int]) -> Iterator[str]:
@@ -231,7 +227,6 @@ class Opened(NamedTuple):
     manner: Manner
     torn: TornTail | None
     rewritten_records: int
-    last_blob: int
 
 
 def open_for_writing(
@@ -253,13 +248,17 @@ def open_for_writing(
         log = LogOpening(fs, layout, snapshot, manner, commit_point.mode)
         try:
             if log.changed:
-                segments = (*log.sealed, log.active)
-                snapshot = replace(snapshot, generation=snapshot.generation + 1, segments=segments)
+                snapshot = replace(
+                    snapshot,
+                    generation=snapshot.generation + 1,
+                    last_segment=log.active.number,
+                    segments=(*log.sealed, log.active),
+                )
                 with asking("open", layout.path):
                     fs.fsync_directory(layout.path)  # makes durable: the new segment's name
                 commit_point.replace(snapshot)
             commit_point.unsettled = False
-            last_blob = sweep(fs, layout, snapshot, {reference.number for reference in blobs_of(snapshot, kept)})
+            sweep(fs, layout, snapshot, {reference.number for reference in blobs_of(snapshot, kept)})
         except BaseException:
             fs.close(log.writer.fd)
             raise
@@ -267,4 +266,4 @@ def open_for_writing(
         commit_point.close()
         raise
     state = State(snapshot, kept, log.writer, log.summaries)
-    return Opened(commit_point, state, manner, log.torn, log.rewritten_records, last_blob)
+    return Opened(commit_point, state, manner, log.torn, log.rewritten_records)

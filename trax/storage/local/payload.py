@@ -117,7 +117,10 @@ def pack_lines(records: Sequence[Record]) -> tuple[bytes, dict[str, Share]]:
 
 def unpack_lines(payload: bytes, sequences: Sequence[int]) -> Iterator[Entries]:
     """The entries of each name; ``sequences`` are those of the frame's records."""
-    lines = payload.decode("utf-8", "surrogatepass").split("\n")[:-1]
+    try:
+        lines = payload.decode("utf-8", "surrogatepass").split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        raise MalformedPayloadError("the lines are not UTF-8") from error
     if len(lines) != len(sequences):
         raise MalformedPayloadError("the number of lines is not that of the records")
     columns: dict[str, tuple[list[int], list[bytes]]] = {}

@@ -8,12 +8,13 @@ from collections.abc import Collection, Mapping
 from trax.errors import CodecError
 from trax.storage.base import SnapshotInfo, Stored
 from trax.storage.local.commit_point import load_snapshot
+from trax.storage.local.compaction import Floors
 from trax.storage.local.creation import survey
 from trax.storage.local.fs import FileSystem, LocalFileSystem
 from trax.storage.local.layout import Layout
 from trax.storage.local.refusal import asking
 from trax.storage.local.snapshot import Snapshot
-from trax.storage.local.view import LocalView, snapshot_for, snapshot_infos, view_of_latest
+from trax.storage.local.view import LocalView, load_kept, of_latest, snapshot_for, snapshot_infos
 
 
 class LocalReader:
@@ -36,10 +37,17 @@ class LocalReader:
             values = snapshot_for(self._fs, self._layout, snapshot, at)
             return LocalView(self._fs, self._layout, snapshot, values, names, None)
 
-        return view_of_latest(lambda: (self._load(), 0), make)
+        return of_latest(lambda: (self._load(), 0), make)
+
+    def lowest_cut(self, name: str) -> int:
+        def lowest(snapshot: Snapshot, _: int) -> int:
+            kept = (load_kept(self._fs, self._layout, snapshot.store_id, one).names for one in snapshot.kept)
+            return Floors(snapshot.names, kept)[name]
+
+        return of_latest(lambda: (self._load(), 0), lowest)
 
     def snapshots(self) -> list[SnapshotInfo]:
-        return snapshot_infos(self._fs, self._layout, self._load())
+        return of_latest(lambda: (self._load(), 0), lambda now, _: snapshot_infos(self._fs, self._layout, now))
 
     def stats(self) -> dict[str, object]:
         with self.view() as view:

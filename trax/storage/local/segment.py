@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from trax.storage.local.framing import (
     LINES,
     MARK,
     RECORDS,
+    WRITER_CLOSED,
     encode_frame,
     encode_segment_header,
 )
@@ -76,7 +78,7 @@ class SegmentWriter:
 
     def __post_init__(self) -> None:
         self._room = self.fs.size(self.fd)
-        self._marked: Tail | None = None
+        self._mark = self.tail, self.tail
         self._preallocate = self.manner.preallocate
         self._pack = pack_lines if self.manner.lines else pack_sections
 
@@ -112,20 +114,30 @@ class SegmentWriter:
         tail = self._frame(parts, self.tail, frame.payload, header.first_sequence, header.record_count, header.flags)
         self._write(b"".join(parts), tail._replace(sequence=frame.sequences[-1]))
 
-    def mark(self, published: int = 0) -> None:
-        """Say that everything so far is on stable storage, which it is; the mark itself is not, until a sync.
+    def mark(self, published: int = 0, *, closing: bool = False) -> None:
+        """Say that everything so far is on stable storage, which it must be; the mark itself is not, until a sync.
 
         It also names the last sequence that there was, in the log or as ``published`` in the snapshot: a snapshot that
-        is older than a mark was put back from an older copy.
+        is older than a mark was put back from an older copy. A mark that is the last frame is replaced, not followed.
         """
-        data, chain = self._encode(b"", MARK, 0, 0, max(self.tail.sequence, published), self.tail)
-        self._write(data, Tail(self.tail.offset + len(data), chain, self.tail.sequence))
-        self._marked = self.tail
+        start = self._before_mark
+        assert self.synced >= start.offset, "a mark must not say what is not so"
+        self.synced, self.tail = start.offset, start
+        flags = WRITER_CLOSED if closing else 0
+        data, chain = self._encode(b"", MARK, flags, 0, max(start.sequence, published), start)
+        self._write(data, Tail(start.offset + len(data), chain, start.sequence))
+        self._mark = start, self.tail
 
     @property
-    def ends_with_mark(self) -> bool:
-        """Whether a mark is the last frame, and on stable storage itself."""
-        return self._marked == self.tail and self.synced == self.tail.offset
+    def provable(self) -> bool:
+        """Whether all records are on stable storage, so that a mark may say so."""
+        return self.synced >= self._before_mark.offset
+
+    @property
+    def _before_mark(self) -> Tail:
+        """The tail, or where the mark begins that is the last frame."""
+        start, end = self._mark
+        return start if end == self.tail else self.tail
 
     def sync(self) -> None:
         offset = self.tail.offset
@@ -212,4 +224,6 @@ def create_segment(
         return SegmentWriter(fs, fd, path, salt, manner, tail._replace(sequence=sequence), tail.offset, sequence)
     except BaseException:
         fs.close(fd)
+        with suppress(OSError):  # the next opening sweeps it
+            fs.unlink(path)
         raise

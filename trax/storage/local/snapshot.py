@@ -55,6 +55,9 @@ class Snapshot:
     epoch: int = 0
     sequence: int = 0
     created: float = 0.0
+    last_segment: int = 0
+    last_blob: int = 0
+    """The highest numbers that segments and blobs have had: none is used again."""
     segments: tuple[SegmentReference, ...] = ()
     kept: tuple[KeptReference, ...] = ()
     names: Mapping[str, Stored] = field(default_factory=dict)
@@ -72,6 +75,8 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
         snapshot.epoch,
         snapshot.sequence,
         snapshot.created,
+        snapshot.last_segment,
+        snapshot.last_blob,
     )
     body: bytes = msgpack.packb((head, snapshot.segments, snapshot.kept, dict(snapshot.names)))
     header = _HEADER.pack(_MAGIC, FORMAT_VERSION, 0, 0, len(body), crc32(body))
@@ -101,7 +106,7 @@ def decode_snapshot(data: bytes, path: str) -> Snapshot:
 
 def _decode_body(body: bytes) -> Snapshot:
     head, segments, kept, names = msgpack.unpackb(body, strict_map_key=True)
-    store_id, codec, keep, generation, epoch, sequence, created = head
+    store_id, codec, keep, generation, epoch, sequence, created, last_segment, last_blob = head
     snapshot = Snapshot(
         _expect(bytes, store_id),
         _expect(str, codec),
@@ -110,6 +115,8 @@ def _decode_body(body: bytes) -> Snapshot:
         _number(epoch),
         _number(sequence),
         _expect(float, created),
+        _number(last_segment),
+        _number(last_blob),
         tuple(_segment(*fields) for fields in segments),
         tuple(KeptReference(_number(g), _number(s), _expect(float, c)) for g, s, c in kept),
         {_expect(str, name): _stored(*fields) for name, fields in names.items()},

@@ -36,7 +36,7 @@ class State(NamedTuple):
         every = [*zip(now.kept, self.kept, strict=True)]
         if now.sequence > 0:
             every.append((KeptReference(now.generation, now.sequence, now.created), now))
-        return every[len(every) - now.keep + 1 :] if now.keep > 1 else []
+        return every[max(0, len(every) - now.keep + 1) :]
 
     def without_forgotten_summaries(self) -> State:
         """The same, without the summaries of segments that the snapshot does not name."""

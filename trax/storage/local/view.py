@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from trax.codecs.base import BufferSource
 from trax.errors import CorruptionError, MissingFileError, StorageError, UnreachableError
@@ -17,6 +17,8 @@ from trax.storage.local.payload import MalformedPayloadError
 from trax.storage.local.refusal import asking
 from trax.storage.local.snapshot import KeptReference, SegmentReference, Snapshot
 from trax.storage.local.walk import Frame, Tail, Walk, judge, malformed, read_segment_header
+
+T = TypeVar("T")
 
 
 class OpenSegment(NamedTuple):
@@ -216,8 +218,8 @@ def stored_names(names: Mapping[str, Stored]) -> tuple[str, ...]:
     return tuple(sorted(name for name, stored in names.items() if stored.value is not None))
 
 
-def view_of_latest(state: Callable[[], tuple[Snapshot, int]], make: Callable[[Snapshot, int], LocalView]) -> LocalView:
-    """A view of the newest state; when a file vanished because the store moved on meanwhile, of the one after it."""
+def of_latest(state: Callable[[], tuple[Snapshot, int]], make: Callable[[Snapshot, int], T]) -> T:
+    """Something made of the newest state; when a file vanished because the store moved on, of the one after it."""
     while True:
         snapshot, end = state()
         try:

@@ -21,6 +21,7 @@ from trax.storage.local.framing import (
     MAX_SEQUENCE,
     RECORDS,
     SEGMENT_HEADER_BYTES,
+    WRITER_CLOSED,
     FrameHeader,
     decode_frame_header,
     decode_segment_header,
@@ -67,16 +68,17 @@ class Walk:
 
     Iterate to the end, then ask: ``tail`` is where the last whole frame ends, ``fault`` says why the walk ended before
     ``end`` (None: it did not, or nothing but zeros followed), ``proven`` is how far the frames themselves say that the
-    segment was synced, ``marked`` whether the last of them was a mark, ``latest_sequence`` and ``latest_epoch`` the
-    highest that they name.
+    segment was synced, ``closed`` whether the last of them is the mark of a writer that let go, ``marks`` how many marks there
+    are, ``latest_sequence`` and ``latest_epoch`` the highest that the frames name.
     """
 
     def __init__(self, fs: FileSystem, fd: int, path: str, salt: bytes, tail: Tail, end: int) -> None:
         self.fs, self.fd, self.path, self.salt, self.end = fs, fd, path, salt, end
         self.tail = tail
         self.proven = tail.offset
-        self.marked = False
+        self.closed = False
         self.before_mark = tail
+        self.marks = 0
         self.latest_sequence = 0
         self.latest_epoch = 0
         self.fault: str | None = None
@@ -126,8 +128,9 @@ class Walk:
         self.proven = max(self.proven, min(header.synced, self.tail.offset))
         self.latest_epoch = max(self.latest_epoch, header.epoch)
         self.latest_sequence = max(self.latest_sequence, header.first_sequence)
-        self.marked = header.kind == MARK
-        if self.marked:
+        self.closed = header.kind == MARK and bool(header.flags & WRITER_CLOSED)
+        if header.kind == MARK:
+            self.marks += 1
             self.before_mark = self.tail
             self.proven = self.tail.offset
             self.tail = Tail(end, header.checksum, self.tail.sequence)
