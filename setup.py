@@ -45,7 +45,7 @@ TOOLS = {
         *EXTRAS["numpy"],
         *EXTRAS["cli"],
     ],
-    "docs": ["sphinx>=8.0", *EXTRAS["numpy"]],
+    "docs": ["sphinx>=8.0", "furo", *EXTRAS["numpy"]],
 }
 
 setup(

@@ -21,4 +21,6 @@ def kill(store: trax.Trax) -> None:
     assert store._writer is not None
     store._finalizer.detach()
     store._closed = trax.errors.ClosedError("killed")
-    store._writer.storage.abandon()
+    with store._writer.committer.quiet():  # the thread that syncs now and then dies too
+        store._writer.committer.finish(store._closed)
+        store._writer.storage.abandon()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import doctest
 import fcntl
+import itertools
 import json
 import os
 import pty
@@ -17,7 +20,6 @@ import termios
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -122,6 +124,43 @@ def tear(file: Path) -> None:
     """Leave what a crash in the middle of a write leaves."""
     with file.open("ab") as handle:
         handle.write(b"trxR" + os.urandom(60))
+
+
+# The page about it
+
+
+def test_the_documentation_shows_what_is_printed(tmp_path: Path) -> None:
+    """Runs the page from top to bottom: its Python, and its commands, whose output it shows."""
+    page = (Path(__file__).parent.parent / "docs" / "how-to" / "command-line.rst").read_text()
+    python: dict[str, Any] = {}
+    shown = 0
+    with contextlib.chdir(tmp_path):
+        for line_number, source, expected in steps_of(page):
+            if expected is None:
+                exec(source, python)
+                continue
+            arguments = source.removeprefix("trax ").split()
+            done = run(*arguments, cwd=tmp_path)
+            printed = done.stdout + done.stderr
+            checker = doctest.OutputChecker()
+            assert checker.check_output(expected, printed, doctest.ELLIPSIS), (line_number, source, expected, printed)
+            shown += 1
+    for command in ("info", "log", "verify", "export", "import", "repair", "unlock"):
+        assert f"$ trax {command} " in page
+    assert shown > 12
+
+
+def steps_of(page: str) -> list[tuple[int, str, str | None]]:
+    """Line, Python, None; or line, command, what it prints."""
+    steps: list[tuple[int, str, str | None]] = [
+        (example.lineno, example.source, None) for example in doctest.DocTestParser().get_examples(page)
+    ]
+    lines = page.splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("   $ "):
+            output = itertools.takewhile(lambda one: one.startswith("   ") and one[:5] != "   $ ", lines[number + 1 :])
+            steps.append((number, line[5:], "".join(f"{one[3:]}\n" for one in output)))
+    return sorted(steps, key=lambda step: step[0])
 
 
 # What every command keeps to
@@ -416,7 +455,7 @@ class Lines:
         return line.decode()
 
 
-@contextmanager
+@contextlib.contextmanager
 def following(path: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], Lines, Lines]]:
     command = [*TRAX, "log", "--follow", str(path), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())

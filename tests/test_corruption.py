@@ -49,7 +49,7 @@ class Subject:
         path = scratch / "original"
         shutil.rmtree(path, ignore_errors=True)
         store = trax.Trax(path, keep=2)
-        store.checkpoint(a=[0, "x" * 5000], b=[])
+        store.checkpoint(a=[0, "x" * 5000], b=[], c=["buffer", bytes(range(250)) * 80])
         store.log(a=1, b=2)
         store.log(b=3)
         self.older = read_files(path)
@@ -151,11 +151,32 @@ def test_a_rotten_sector_of_zeros_is_not_the_end(scratch: Path) -> None:
     log = max(name for name in files if name.startswith("log."))
     data = files[log]
     assert len(data.rstrip(b"\0")) > 6 * 512
-    for start in range(512, 4 * 512, 512):
+    first_frame = data.index(b"trxR")
+    between_frames = data.index(b"trxR", 512)
+    for start in (512, 1024, first_frame, between_frames):
         outcome, _ = open_damaged({**files, log: data[:start] + bytes(512) + data[start + 512 :]}, scratch / "s")
         assert isinstance(outcome, trax.errors.CorruptionError), f"sector {start}: {outcome}"
         assert outcome.offset is not None and start - 512 < outcome.offset < start + 512
         assert outcome.path is not None and outcome.path.endswith(log)
+
+
+def test_a_snapshot_that_was_put_back_beside_the_same_log_is_found(scratch: Path) -> None:
+    path = scratch / "back"
+    shutil.rmtree(path, ignore_errors=True)
+    with trax.Trax(path) as store:
+        store.checkpoint(a=[1])
+        first = read_files(path)
+        store.checkpoint(a=[2])
+    with trax.Trax(path) as store:
+        second = read_files(path)
+        store.log(a=3)
+    with trax.Trax(path) as store:
+        store.log(a=4)
+        third = read_files(path)
+    for older in (first, second):
+        outcome, _ = open_damaged({**third, "snapshot": older["snapshot"]}, scratch / "s")
+        assert isinstance(outcome, trax.errors.CorruptionError), outcome
+        assert "put back" in str(outcome)
 
 
 def test_a_frame_that_is_stored_inside_a_value_is_not_taken_for_one(scratch: Path) -> None:

@@ -25,6 +25,7 @@ import msgpack
 import pytest
 
 import trax
+from trax.storage.local.fs import LocalFileSystem
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -145,7 +146,7 @@ class Page:
         lines = lines[next(place for place, line in enumerate(lines) if line.startswith("==")) :]
         spans = [match.span() for match in re.finditer("=+", lines[0])]
         ends = [start for start, _ in spans[1:]] + [None]
-        rows = []
+        rows: list[list[str]] = []
         for line in lines[3:]:
             if line == lines[0]:
                 return rows
@@ -212,22 +213,27 @@ class StoreReader:
         offset = self.page.size("format-segment-header")
         assert header["checksum"] == crc32(data[: offset - 4])
         assert (header["store_id"], header["number"], header["salt"]) == (self.snapshot["store_id"], number, salt)
-        chain, sequence = header["checksum"], 0
+        chain, sequence, let_go = header["checksum"], 0, False
         end = len(data) if sealed is None else sealed[0]
         while any(data[offset:end]):
             frame, payload = self.read_frame(data, offset, salt)
             assert frame["chain"] == chain
             assert frame["synced"] <= offset
+            assert not let_go, "only the last mark says that the writer has let go"
+            assert frame["epoch"] <= self.snapshot["epoch"]
             offset += self.page.size("format-frame-header") + len(payload)
             chain = frame["checksum"]
             if frame["kind"] == b"trxM":
                 assert (payload, frame["record_count"]) == (b"", 0)
+                assert frame["flags"] in (0, 2)
+                let_go = frame["flags"] == 2
                 assert sequence <= frame["first_sequence"] <= max(sequence, self.snapshot["sequence"])
                 continue
             assert frame["first_sequence"] > sequence
+            assert frame["flags"] in (0, 1)
             sequence = self.read_records(frame, payload)
         if sealed is not None:
-            assert sealed == [offset, chain, sequence]
+            assert sealed == [offset, chain, sequence] and not let_go
 
     def read_frame(self, data: bytes, offset: int, salt: bytes) -> tuple[dict[str, Any], bytes]:
         frame = self.page.unpack("format-frame-header", data, offset)
@@ -336,6 +342,30 @@ def test_the_page_decodes_a_store(page: Page, tmp_path: Path) -> None:
     assert reader.snapshot["keep"] == 2 and reader.snapshot["codec"] == "msgpack"
     closed = StoreReader(page, tmp_path / "store")
     assert closed.entries == reader.entries and closed.kinds[-1] == b"trxM"
+    assert 2 in closed.flags - reader.flags, "close() lets go of the store, and nothing before it does"
+    assert reader.snapshot["last_segment"] == max(number for number, _, _ in reader.snapshot["segments"])
+    blobs = [int(path.name) for path in (tmp_path / "store" / "blobs").iterdir()]
+    assert 0 < max(blobs) <= reader.snapshot["last_blob"]
+
+
+def test_a_new_store_begins_as_the_page_says(page: Page, tmp_path: Path) -> None:
+    class Interrupted(LocalFileSystem):
+        def rename(self, source: str, target: str) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trax.Trax(tmp_path / "store", fs=Interrupted())
+    data = (tmp_path / "store" / "log.00000001").read_bytes()
+    header = page.unpack("format-segment-header", data)
+    mark = page.unpack("format-frame-header", data, 48)
+    assert (len(data), header["number"], mark["kind"], mark["chain"]) == (96, 1, b"trxM", header["checksum"])
+    assert (mark["flags"], mark["epoch"], mark["first_sequence"], mark["synced"]) == (2, 0, 0, 48)
+    assert "in bytes 48 to 95" in page.text
+    with trax.Trax(tmp_path / "store") as store:  # the next creation replaces it
+        store.log(x=1)
+    (tmp_path / "store" / "snapshot").unlink()
+    with pytest.raises(trax.errors.MissingFileError):
+        trax.Trax(tmp_path / "store")
 
 
 @pytest.mark.parametrize("codec", ["msgpack", "json"])

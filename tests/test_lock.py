@@ -107,6 +107,30 @@ def test_an_earlier_run_of_the_same_scheduler_job_is_replaced(tmp_path: Path, mo
                     trax.Trax(tmp_path / "s", fs=no_locks())
 
 
+def test_a_writer_that_was_replaced_while_idle_writes_over_nothing(tmp_path: Path) -> None:
+    with warnings.catch_warnings(action="ignore"):
+        with trax.Trax(tmp_path / "s", fs=no_locks()) as first:
+            first.log(a="first")
+        for step in ("log", "sync", "close"):
+            idle = trax.Trax(tmp_path / "s", fs=no_locks())
+            if step == "sync":
+                idle.sync()
+            (tmp_path / "s" / "owner").unlink()
+            with trax.Trax(tmp_path / "s", fs=no_locks()) as new:
+                before = [entry for _, entry in new.entries("a")]
+                new.log(a=f"{step} 1")
+                if step == "log":
+                    with pytest.raises(errors.FencedError):
+                        idle.log(a="lost")
+                idle.close()
+                assert (tmp_path / "s" / "owner").exists(), "it is the new writer's"
+                new.log(a=f"{step} 2")
+                assert [entry for _, entry in new.entries("a")] == [*before, f"{step} 1", f"{step} 2"]
+            with trax.Trax(tmp_path / "s", fs=no_locks()) as again:
+                assert [entry for _, entry in again.entries("a")] == [*before, f"{step} 1", f"{step} 2"]
+                assert again.verify().ok
+
+
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
     script = f"import os, trax; s = trax.Trax({str(tmp_path / 's')!r}); s.checkpoint(a=1); os.kill(os.getpid(), 9)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

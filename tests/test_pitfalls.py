@@ -546,8 +546,9 @@ def test_a_late_background_checkpoint_does_not_overwrite_a_newer_one(tmp_path: P
 
         storage.write_value = slow  # type: ignore[method-assign]
         store.log(a=1)
-        late = store.checkpoint_async(a=[1], c="c" * 5000)
+        late = store.checkpoint_async(a=[1], c="c" * 5000, d="older")
         assert waiting.wait(20)
+        store.checkpoint(d="newer")
         store.log(a=2)
         store.checkpoint(a=[1, 2])
         store.checkpoint(b="b" * 5000)
@@ -556,6 +557,7 @@ def test_a_late_background_checkpoint_does_not_overwrite_a_newer_one(tmp_path: P
         late.result(20)
         assert store.recover("a", None, fold) == [1, 2]
         assert store.recover("c") == "c" * 5000
+        assert store.recover("d") == "newer"
     with reopen_and_check(tmp_path / "s") as store:
         assert store.recover_many(["a", "b", "c"], None, fold) == {"a": [1, 2], "b": "B" * 5000, "c": "c" * 5000}
         assert len(list((tmp_path / "s" / "blobs").iterdir())) == 2

@@ -23,7 +23,9 @@ from tests.test_cli import flip, on_terminal, run
 from trax.inspection import verify_store
 from trax.repair import Repair
 from trax.storage.local import compaction
+from trax.storage.local.commit_point import load_snapshot
 from trax.storage.local.fs import LocalFileSystem
+from trax.storage.local.layout import Layout
 from trax.testing.disks import crash_images
 from trax.testing.recording import RecordingFileSystem
 
@@ -178,6 +180,21 @@ def test_sequences_that_were_lost_are_not_given_out_again(path: Path) -> None:
         assert store.recover("b", replay_log=fold) == [0, 1, 2, "new"]
 
 
+@pytest.mark.parametrize("what", ["log", "snapshot", "kept"])
+def test_the_repaired_store_is_newer_than_everything_before(path: Path, what: str) -> None:
+    fs, layout = LocalFileSystem(), Layout(path)
+    before = load_snapshot(fs, layout.snapshot)
+    damaged_stores()[what](path)
+    run("repair", path, "--yes")
+    after = load_snapshot(fs, layout.snapshot)
+    kept = [int(file.name) for file in path.glob("kept/*")]
+    assert after.generation > max([before.generation if what != "snapshot" else 0, *kept])
+    assert after.epoch > before.epoch
+    assert after.sequence >= before.sequence
+    assert after.last_blob >= before.last_blob
+    assert after.last_segment == max(int(file.suffix[1:]) for file in path.glob("log.*"))
+
+
 def test_going_back_does_not_reach_over_what_was_lost(path: Path) -> None:
     flip_record(path / "log.00000001", 2)
     run("repair", path, "--yes")
@@ -224,12 +241,14 @@ def test_a_damaged_blob_brings_back_the_kept_snapshot_and_the_log_since(path: Pa
     done = run("repair", path, "--yes")
     assert done.returncode == 0
     assert "the snapshot of sequence 13: that of sequence 11 takes its place" in done.stdout
-    assert "'a': what was checkpointed since and never logged" in done.stdout
+    assert "'a': what was checkpointed since and is not in the log" in done.stdout
     assert states(path) == {"a": A, "b": B, "c": C}
     assert kept_under_removed(path)["blobs/00000003"] == before["blobs/00000003"]
 
 
 def test_a_damaged_blob_that_no_kept_snapshot_can_replace_drops_its_name(path: Path) -> None:
+    with trax.Trax(path) as store:
+        store.log(a=9)
     flip(path / "blobs" / "00000002", 3000)  # the value of a in both snapshots
     before = files_of(path)
     done = run("repair", path, "--yes")
@@ -238,7 +257,8 @@ def test_a_damaged_blob_that_no_kept_snapshot_can_replace_drops_its_name(path: P
     assert states(path) == {"b": B, "c": C}
     removed = kept_under_removed(path)
     assert removed["blobs/00000002"] == before["blobs/00000002"]
-    assert removed["log.00000002"] == before["log.00000002"]
+    for name in ("log.00000002", "log.00000003"):  # the latter is still appended to
+        assert removed[name] == before[name]
     with trax.Trax(path) as store:
         assert store.recover("a", create=lambda: ["anew"], replay_log=fold) == ["anew"]
         store.log(a=1)
@@ -264,6 +284,66 @@ def test_without_its_snapshot_a_store_goes_on_from_the_kept_one(path: Path, how:
     assert states(path) == {"a": A, "b": B}
     with trax.Trax(path) as store:
         assert [entry for _, entry in store.entries("c")] == [9]
+        assert store.stats()["rewritten_records"] == 0
+
+
+def test_what_a_fenced_writer_added_does_not_come_back(tmp_path: Path) -> None:
+    """Its records were never acknowledged, and others have their sequences."""
+    path, fenced = tmp_path / "store", tmp_path / "fenced"
+    with trax.Trax(fenced, keep=2) as store:
+        store.checkpoint(a=[])
+        store.checkpoint(b=[])
+        for number in (3, 4, 5):
+            store.log(a=number)
+        shutil.copytree(fenced, path)
+        for number in (6, 7, 8):
+            store.log(a=-number)
+        late = (fenced / "log.00000001").read_bytes()
+    with trax.Trax(path) as store:
+        assert store.log(a=6) == 6
+    assert (path / "log.00000002").exists()
+    (path / "log.00000001").write_bytes(late)
+    assert states(path) == {"a": [3, 4, 5, 6], "b": []}
+    (path / "snapshot").unlink()
+    assert run("repair", path, "--yes").returncode == 0
+    assert states(path) == {"a": [3, 4, 5, 6]}
+
+
+@pytest.mark.usefixtures("_compact_early")
+@pytest.mark.parametrize("how", ["flipped", "no header", "missing"])
+def test_the_log_ends_before_a_damaged_copy_of_it(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "store"
+    fs, layout = LocalFileSystem(), Layout(path)
+    with trax.Trax(path, keep=2) as store:
+        store.checkpoint(a=[], pinned=[])
+        number = 0
+        while not (copies := copies_since_the_kept_snapshot(fs, layout)):
+            number += 1
+            store.log(pinned=number)
+            store.checkpoint(a=number)
+    (path / "snapshot").unlink()
+    copy = path / f"log.{copies[0]:08}"
+    if how == "missing":
+        copy.unlink()
+    else:
+        flip(copy, 10 if how == "no header" else 120)
+    done = run("repair", path, "--yes")
+    assert done.returncode == 0
+    pinned = states(path)["pinned"]
+    if how == "missing":
+        assert "is not there. Most likely it was not needed any more; if it was lost" in " ".join(done.stdout.split())
+    else:
+        assert pinned == [*range(1, len(pinned) + 1)]
+        assert len(pinned) < number
+
+
+def copies_since_the_kept_snapshot(fs: LocalFileSystem, layout: Layout) -> list[int]:
+    current = load_snapshot(fs, layout.snapshot)
+    if not current.kept:
+        return []
+    kept = load_snapshot(fs, layout.kept_snapshot(current.kept[-1].generation))
+    known = {segment.number for segment in kept.segments}
+    return [one.number for one in current.segments[:-1] if one.number not in known]
 
 
 def test_without_any_snapshot_it_only_says_what_is_there(path: Path) -> None:
@@ -340,8 +420,10 @@ def random_store(dice: random.Random, path: Path, codec: str) -> dict[str, list[
             store.checkpoint({name: list(state[name]) for name in names})
         elif call == "batch":
             with store.batch() as batch:
+                # Not one of the names: what a batch logs before it checkpoints the same name does not reach the log.
+                other = next(name for name in "abcd" if name not in names)
                 batch.log(dict.fromkeys(names, number))
-                batch.checkpoint(a=list(state["a"]))
+                batch.checkpoint({other: list(state[other])})
         elif call == "sync":
             store.sync()
         else:
@@ -463,7 +545,7 @@ def test_power_loss_anywhere_leaves_the_damaged_store_or_the_repaired_one(path: 
     expected = states(path)
     outcomes = collections.Counter()
     with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
-        for done, image in crash_images(fs.start, fs.operations, random.Random(SEED), 3):
+        for done, image in crash_images(fs.start, fs.operations, random.Random(SEED), 12):
             scratch = Path(directory, "crash")
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()

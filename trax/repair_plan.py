@@ -222,7 +222,7 @@ class Planner:
         gone = sorted(stored - older)
         back = sorted(older - stored)
         if changed:
-            lost.append(f"{_quoted(changed)}: what was checkpointed since and never logged")
+            lost.append(f"{_quoted(changed)}: what was checkpointed since and is not in the log")
         if gone:
             lost.append(
                 f"{_quoted(gone)}: the value, which was first stored after that snapshot; entries in the log stay"
@@ -255,7 +255,8 @@ class Planner:
         )
         self._plan.lost.append(
             f"the newest snapshot: that of sequence {base.sequence:,} takes its place, and what was logged since is "
-            f"folded on top of it. What was checkpointed since and never logged is lost; names deleted since come back"
+            f"folded on top of it. What was checkpointed since and is not in the log is lost, and names that were "
+            f"deleted since come back"
         )
         if log.missing:
             files = ", ".join(f"log.{number:08}" for number in log.missing[:_SHOWN_NAMES])

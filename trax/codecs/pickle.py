@@ -56,10 +56,7 @@ class PickleCodec:
 
 def _encode(value: Any, name: str, buffers: list[Buffer] | None) -> bytes:
     def in_band(buffer: pickle.PickleBuffer) -> bool:
-        try:
-            view = buffer.raw()
-        except BufferError:  # contiguous in no order
-            return True
+        view = buffer.raw()  # the pickler has refused what is contiguous in no order
         if buffers is None or view.nbytes < limits.OUT_OF_BAND_BYTES:
             return True
         buffers.append(MemoryBuffer(view))

@@ -132,7 +132,10 @@ class LogOpening:
                 self._fs.close(fd)
 
     def _go_on(self, fd: int, walk: Walk, start: Tail, summary: Summary) -> SegmentWriter:
-        """After a clean close: the same segment. Its mark is not proven itself; it is written again before it is used."""
+        """After a clean close: the same segment. In place of its last mark comes one that says that it is in use again.
+
+        That mark is not synced here: whatever is acknowledged behind it is synced together with it.
+        """
         writer = SegmentWriter(
             self._fs,
             fd,
@@ -146,7 +149,6 @@ class LogOpening:
         )
         writer.mark(self._sequence)
         writer.cut_back()
-        writer.sync()  # makes durable: the mark, before frames stand behind it
         return writer
 
     def _rewrite(self, walk: Walk, start: Tail) -> SegmentWriter:
