@@ -230,8 +230,7 @@ class Repair:
         yield from map(layout.blob, sorted(file_numbers(fs.listdir(layout.blobs)) - {one.number for one in blobs}))
         kept = {reference.generation for reference in repaired.kept}
         yield from map(layout.kept_snapshot, sorted(file_numbers(fs.listdir(layout.kept)) - kept))
-        if fs.kind(layout.snapshot_new) == "file":
-            yield layout.snapshot_new
+        yield from layout.unfinished_snapshots(fs.listdir(layout.path))
 
 
 def _write_records(writer: SegmentWriter, records: Iterator[LogRecord]) -> None:

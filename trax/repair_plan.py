@@ -13,6 +13,7 @@ The rules:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -278,8 +279,8 @@ class Planner:
                 )
         for number in sorted(self._numbers(self._layout.blobs)):
             self._plan.notes.append(f"blobs/{number:08} holds a value, and only a snapshot says of which name")
-        if self._fs.kind(self._layout.snapshot_new) == "file":
-            self._plan.notes.append("snapshot.new is a snapshot that was being written when a crash came")
+        for path in self._layout.unfinished_snapshots(self._fs.listdir(self._layout.path)):
+            self._plan.notes.append(f"{os.path.basename(path)} is a snapshot that was being written when a crash came")
 
     # What becomes of it
 

@@ -122,8 +122,7 @@ def _scan_segment(
             error = _walk_whole(walk, log, reference.number)
         log.saw(walk)
         if reference.sealed is None:
-            last = max(snapshot.sequence, walk.tail.sequence)
-            log.later = walk.latest_epoch > snapshot.epoch or walk.latest_sequence > last
+            log.later = walk.latest_epoch > snapshot.epoch or walk.published > snapshot.sequence
         if error is None and reference.sealed is not None and walk.tail != reference.sealed:
             error = _not_as_sealed(walk, end)
             if walk.tail.offset == end:

@@ -41,6 +41,7 @@ class CommitPoint:
             # Makes durable: that the name "snapshot" leads to the new file. Until then a power loss brings the old
             # one back, so nothing that the old one names may be removed and nothing acknowledged.
             self._fs.fsync_directory(self._layout.path)
+            self.check_owner()
         except OSError as error:  # an interrupt goes on as it is; check_settled() says the rest
             raise self._finished(str(error)) from error
         finally:

@@ -70,11 +70,13 @@ def _was_used(fs: FileSystem, path: str) -> bool:
         data = fs.pread(fd, SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES + 1, 0)
     finally:
         fs.close(fd)
+    if len(data) > SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES:
+        return True
     header = decode_segment_header(data)
     if header is None or len(data) <= SEGMENT_HEADER_BYTES:
         return False
     mark = decode_frame_header(data, SEGMENT_HEADER_BYTES, header.salt, SEGMENT_HEADER_BYTES)
-    return len(data) > SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES or (mark is not None and mark.epoch > 0)
+    return mark is not None and mark.epoch > 0
 
 
 def make_directories(fs: FileSystem, layout: Layout, mode: int | None = None) -> None:

@@ -200,9 +200,7 @@ class LocalStorage:
                 copy.sync()  # makes durable: the survivors, before the snapshot names them instead of the originals
             survivors = () if copy.empty else (reference._replace(sealed=copy.tail),)
             segments = (*rest, *survivors, old.segments[-1])
-            snapshot = replace(
-                old, generation=old.generation + 1, last_segment=self._last_segment, segments=segments
-            )
+            snapshot = replace(old, generation=old.generation + 1, last_segment=self._last_segment, segments=segments)
             with quiet:
                 self._replace(State(snapshot, kept, writer, {**summaries, reference.number: copy.summary}))
         self._close_segment(copy.fd)
@@ -258,9 +256,9 @@ class LocalStorage:
     def _let_go(self) -> None:
         writer = self._writer
         with asking("close", writer.path):
+            writer.cut_back()
             if writer.provable:
                 writer.mark(self._state.snapshot.sequence, closing=True)
-            writer.cut_back()
             writer.sync()  # makes durable: the mark, which lets the next writer go on in this segment
 
     def abandon(self) -> None:

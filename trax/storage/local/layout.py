@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 _SEGMENT = re.compile(r"log\.(\d{8,20})")
+_SNAPSHOT_NEW = re.compile(r"snapshot\.new\.[0-9a-f]{8}")
 _NUMBER = re.compile(r"(\d{8,20})")
 
 
@@ -18,7 +19,8 @@ class Layout:
         self.lock = os.path.join(self.path, "lock")
         self.owner = os.path.join(self.path, "owner")
         self.snapshot = os.path.join(self.path, "snapshot")
-        self.snapshot_new = os.path.join(self.path, "snapshot.new")
+        # Of this writer alone: where locks lie, another may be writing its next snapshot at the same time.
+        self.snapshot_new = os.path.join(self.path, f"snapshot.new.{os.urandom(4).hex()}")
         self.blobs = os.path.join(self.path, "blobs")
         self.kept = os.path.join(self.path, "kept")
         self.removed = os.path.join(self.path, "removed")
@@ -38,8 +40,13 @@ class Layout:
 
     def ours(self, entry: str) -> bool:
         """Whether a store of ours has an entry of that name in its directory."""
-        fixed = (self.lock, self.owner, self.snapshot, self.snapshot_new, self.blobs, self.kept, self.removed)
-        return entry in map(os.path.basename, fixed) or _SEGMENT.fullmatch(entry) is not None
+        fixed = (self.lock, self.owner, self.snapshot, self.blobs, self.kept, self.removed)
+        ours = (_SEGMENT, _SNAPSHOT_NEW)
+        return entry in map(os.path.basename, fixed) or any(pattern.fullmatch(entry) for pattern in ours)
+
+    def unfinished_snapshots(self, entries: Iterable[str]) -> list[str]:
+        """The paths of snapshots that were being written and never took the place of the current one."""
+        return [os.path.join(self.path, entry) for entry in entries if _SNAPSHOT_NEW.fullmatch(entry)]
 
 
 def segment_numbers(entries: Iterable[str]) -> set[int]:

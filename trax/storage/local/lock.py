@@ -16,7 +16,7 @@ from contextlib import suppress
 from trax.errors import LockWarning, StoreLockedError
 from trax.storage.local.fs import FileSystem, write_all
 from trax.storage.local.layout import Layout
-from trax.storage.local.owner import Owner, decode_owner, describe, encode_owner, is_gone, is_this_process, this_process
+from trax.storage.local.owner import Owner, decode_owner, describe, encode_owner, is_gone, this_process
 from trax.storage.local.refusal import asking
 
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -30,6 +30,7 @@ class WriterLock:
         self._fs, self._layout = fs, layout
         self._fd: int | None = None
         self.real = True
+        self._owner = this_process()
         with asking("lock", layout.lock):
             self._take()
 
@@ -38,7 +39,7 @@ class WriterLock:
         if self._fd is not None:
             self._fs.unlock(self._fd)
             self._fs.close(self._fd)
-        elif not self.real and is_this_process(read_owner_file(self._fs, self._layout)):
+        elif not self.real and read_owner_file(self._fs, self._layout) == self._owner:
             self._fs.unlink(self._layout.owner)  # unless another has taken over meanwhile: then it is its file
         self._fd, self.real = None, True
 
@@ -57,7 +58,7 @@ class WriterLock:
                     raise FileNotFoundError(errno.ENOENT, "the lock file was replaced while it was being locked")
                 if held:
                     self._fs.truncate(fd, 0)
-                    write_all(self._fs, fd, encode_owner(this_process()), 0)
+                    write_all(self._fs, fd, encode_owner(self._owner), 0)
                     self._fd = fd
                     return
                 owner = decode_owner(self._fs.pread(fd, _OWNER_BYTES, 0))
@@ -88,7 +89,7 @@ class WriterLock:
     def _create_owner_file(self) -> None:
         fd = self._fs.create(self._layout.owner)
         try:
-            write_all(self._fs, fd, encode_owner(this_process()), 0)
+            write_all(self._fs, fd, encode_owner(self._owner), 0)
             self._fs.fsync(fd)  # makes durable: who the owner is, for whoever finds the file after a power loss
         finally:
             self._fs.close(fd)

@@ -90,10 +90,10 @@ class LogOpening:
     """
 
     def __init__(
-        self, fs: FileSystem, layout: Layout, snapshot: Snapshot, manner: Manner, file_mode: int | None
+        self, fs: FileSystem, layout: Layout, snapshot: Snapshot, manner: Manner, commit_point: CommitPoint
     ) -> None:
         self._fs, self._layout, self._store_id = fs, layout, snapshot.store_id
-        self._manner, self._file_mode = manner, file_mode
+        self._manner, self._file_mode, self._check_owner = manner, commit_point.mode, commit_point.check_owner
         self._sequence, self._last_segment = snapshot.sequence, snapshot.last_segment
         *self.sealed, self.active = snapshot.segments
         self.summaries: dict[int, Summary] = {}
@@ -115,9 +115,7 @@ class LogOpening:
             walk = Walk(self._fs, fd, path, self.active.salt, start, end)
             summary = _summarize(walk, path)
             reason = judge(walk)
-            if walk.latest_epoch >= self._manner.epoch or walk.latest_sequence > max(
-                self._sequence, walk.tail.sequence
-            ):
+            if walk.latest_epoch >= self._manner.epoch or walk.published > self._sequence:
                 raise _put_back(self._layout.snapshot, path)
             if reason is None and walk.closed:
                 writer = self._go_on(fd, walk, start, summary)
@@ -147,8 +145,9 @@ class LogOpening:
             before=start.sequence,
             summary=summary,
         )
-        writer.mark(self._sequence)
+        self._check_owner()
         writer.cut_back()
+        writer.mark(self._sequence)
         return writer
 
     def _rewrite(self, walk: Walk, start: Tail) -> SegmentWriter:
@@ -217,8 +216,7 @@ def _leftovers(fs: FileSystem, layout: Layout, snapshot: Snapshot, blobs: set[in
     yield from map(layout.segment, segment_numbers(entries) - segments)
     yield from map(layout.blob, file_numbers(fs.listdir(layout.blobs)) - blobs)
     yield from map(layout.kept_snapshot, file_numbers(fs.listdir(layout.kept)) - kept)
-    if fs.kind(layout.snapshot_new) == "file":
-        yield layout.snapshot_new
+    yield from layout.unfinished_snapshots(entries)
 
 
 class Opened(NamedTuple):
@@ -247,7 +245,7 @@ def open_for_writing(
         commit_point.replace(snapshot)
         manner = Manner(snapshot.epoch, snapshot.codec == "json", preallocate)
         kept = [load_kept(fs, layout, snapshot.store_id, reference) for reference in snapshot.kept]
-        log = LogOpening(fs, layout, snapshot, manner, commit_point.mode)
+        log = LogOpening(fs, layout, snapshot, manner, commit_point)
         try:
             if log.changed:
                 snapshot = replace(
@@ -259,7 +257,10 @@ def open_for_writing(
                 with asking("open", layout.path):
                     fs.fsync_directory(layout.path)  # makes durable: the new segment's name
                 commit_point.replace(snapshot)
+                # Not synced, and not needed: it tells that the segment was named, should an older snapshot be put back.
+                log.writer.mark(snapshot.sequence)
             commit_point.unsettled = False
+            commit_point.check_owner()
             sweep(fs, layout, snapshot, {reference.number for reference in blobs_of(snapshot, kept)})
         except BaseException:
             fs.close(log.writer.fd)

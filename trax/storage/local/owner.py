@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 Owner = dict[str, Any]
-"""host, boot, pid, started (of the process, in the system's ticks), since (text), job, run."""
+"""host, boot, pid, started (of the process, in the system's ticks), since (text), job, run, handle (random)."""
 
 
 def this_process() -> Owner:
@@ -21,6 +21,7 @@ def this_process() -> Owner:
         "started": _process_start(os.getpid()),
         "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "job": os.environ.get("SLURM_JOB_ID"),
+        "handle": os.urandom(8).hex(),
         "run": int(os.environ.get("SLURM_RESTART_COUNT", "0") or "0"),
     }
 

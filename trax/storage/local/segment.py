@@ -124,6 +124,7 @@ class SegmentWriter:
         assert self.synced >= start.offset, "a mark must not say what is not so"
         self.synced, self.tail = start.offset, start
         flags = WRITER_CLOSED if closing else 0
+        self._preallocate = self._preallocate and not closing
         data, chain = self._encode(b"", MARK, flags, 0, max(start.sequence, published), start)
         self._write(data, Tail(start.offset + len(data), chain, start.sequence))
         self._mark = start, self.tail

@@ -68,8 +68,9 @@ class Walk:
 
     Iterate to the end, then ask: ``tail`` is where the last whole frame ends, ``fault`` says why the walk ended before
     ``end`` (None: it did not, or nothing but zeros followed), ``proven`` is how far the frames themselves say that the
-    segment was synced, ``closed`` whether the last of them is the mark of a writer that let go, ``marks`` how many marks there
-    are, ``latest_sequence`` and ``latest_epoch`` the highest that the frames name.
+    segment was synced, ``closed`` whether the last of them is the mark of a writer that let go, ``marks`` how many
+    marks there are, ``published`` the highest sequence of a snapshot that they name, ``latest_sequence`` and
+    ``latest_epoch`` the highest of any frame.
     """
 
     def __init__(self, fs: FileSystem, fd: int, path: str, salt: bytes, tail: Tail, end: int) -> None:
@@ -79,6 +80,7 @@ class Walk:
         self.closed = False
         self.before_mark = tail
         self.marks = 0
+        self.published = 0
         self.latest_sequence = 0
         self.latest_epoch = 0
         self.fault: str | None = None
@@ -131,6 +133,8 @@ class Walk:
         self.closed = header.kind == MARK and bool(header.flags & WRITER_CLOSED)
         if header.kind == MARK:
             self.marks += 1
+            if header.first_sequence > self.tail.sequence:  # so it names what a snapshot held
+                self.published = max(self.published, header.first_sequence)
             self.before_mark = self.tail
             self.proven = self.tail.offset
             self.tail = Tail(end, header.checksum, self.tail.sequence)
