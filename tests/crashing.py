@@ -73,7 +73,7 @@ class Job:
             ["log"] * 5 + ["checkpoint"] * 3 + ["batch", "mixed", "delete", "sync", "reopen", "async"]
         )
         stored = sorted(self.state)
-        if kind in ("log", "batch") and not stored or kind == "delete" and len(stored) < 2:
+        if (kind in ("log", "batch") and not stored) or (kind == "delete" and len(stored) < 2):
             kind = "create"
         if kind == "reopen":
             store.close()

@@ -1,8 +1,9 @@
 """A worker that logs until it is killed, and writes down, outside the store, what it was told is safe.
 
-Run as a program: ``python killing.py STORE LEDGER SYNC``. Four threads log to names of their own and one name in common,
-and one of them checkpoints now and then. The ledger is one file a thread, a line before each call (``+``: issued) and
-one after it (``=``: acknowledged). Plain writes to it survive SIGKILL, as the records of every policy must.
+Run as a program: ``python killing.py STORE LEDGER SYNC``. Four threads log to names of their own and one name in
+common, and one of them checkpoints now and then. The ledger is one file a thread, a line before each call (``+``:
+issued) and one after it (``=``: acknowledged). Plain writes to it survive SIGKILL, as the records of every policy
+must.
 """
 
 from __future__ import annotations

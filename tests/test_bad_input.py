@@ -1,4 +1,7 @@
-"""Whatever is wrong: an error of its own type, which says what happened and what to do; nothing lost, nothing half written."""
+"""Whatever is wrong.
+
+An error of its own type, which says what happened and what to do; nothing lost, nothing half written.
+"""
 
 from __future__ import annotations
 

@@ -397,6 +397,22 @@ def test_log_shows_what_is_behind_each_names_cut(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("       2  b=1\n       4  b=2\n", "")
 
 
+def test_log_begins_behind_a_cut_inside_a_frame(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with trax.Trax(path) as store:
+        with store.batch() as batch:
+            for number in range(1, 6):
+                batch.log(a=number, b=number)
+        store.checkpoint_at(3, {"a": 3})
+    assert run("log", path).stdout.splitlines() == [
+        *("       1  b=1", "       2  b=2", "       3  b=3", "       4  a=4  b=4", "       5  a=5  b=5")
+    ]
+    assert [json.loads(line) for line in run("export", path).stdout.splitlines()][4] == {
+        "sequence": 3,
+        "entries": {"b": 3},
+    }
+
+
 def test_log_reaches_back_as_far_as_kept_snapshots_do(tmp_path: Path) -> None:
     path = tmp_path / "store"
     with trax.Trax(path, keep=2) as store:
@@ -492,18 +508,39 @@ def test_follow_shows_what_is_logged_through_checkpoints_and_reopening(tmp_path:
     store.close()
 
 
-def test_follow_after_a_kill_reads_on_where_the_next_writer_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["closed", "killed"])
+def test_follow_reads_on_where_the_next_writer_goes_on(tmp_path: Path, how: str) -> None:
     path = tmp_path / "store"
     store = trax.Trax(path)
     store.log(a=1)
     store.sync()
-    with following(path, "--json") as (_, out, _):
+    with following(path, "--json") as (process, out, _):
         assert json.loads(out.next()) == {"sequence": 1, "entries": {"a": 1}}
-        kill(store)  # the mark that ends the segment will be written again by the next writer
-        with trax.Trax(path) as store:
+        if how == "closed":
+            store.close()
+            wait_until(lambda: has_read_all(process, path / "log.00000001"))
+        else:
+            kill(store)
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        with trax.Trax(path) as store:  # it writes the mark at the end of the segment again, and goes on behind it
             for number in range(2, 9):
                 assert store.log(a=number) == number
+            process.send_signal(signal.SIGCONT)
+            for number in range(2, 9):
                 assert json.loads(out.next()) == {"sequence": number, "entries": {"a": number}}
+
+
+def has_read_all(process: subprocess.Popen[bytes], file: Path) -> bool:
+    """Whether it sleeps until its next look, and has looked since the file was written last."""
+    before = read_calls(process)
+    time.sleep(0.3)
+    return read_calls(process) > before
+
+
+def read_calls(process: subprocess.Popen[bytes]) -> int:
+    (line,) = [line for line in Path(f"/proc/{process.pid}/io").read_text().splitlines() if line.startswith("syscr")]
+    return int(line.split()[1])
 
 
 def test_follow_of_a_name_that_comes_later(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 import trax
 from tests.crashing import fold, recovered
+from tests.helpers import kill
 
 STRIDE = int(os.environ.get("TRAX_CORRUPTION_STRIDE", "7"))
 Files = dict[str, bytes]
@@ -126,7 +127,7 @@ def test_damage_is_found_or_costs_only_the_unproven_tail(scratch: Path, closed: 
         if outcome == (subject.state, subject.at):
             continue
         tails += 1
-        state, at = outcome
+        state, _ = outcome
         where = f"{name}, {what}: {state}"
         assert name == subject.active, where
         assert state in subject.tail_states, where
@@ -173,10 +174,46 @@ def test_a_snapshot_that_was_put_back_beside_the_same_log_is_found(scratch: Path
     with trax.Trax(path) as store:
         store.log(a=4)
         third = read_files(path)
-    for older in (first, second):
-        outcome, _ = open_damaged({**third, "snapshot": older["snapshot"]}, scratch / "s")
-        assert isinstance(outcome, trax.errors.CorruptionError), outcome
-        assert "put back" in str(outcome)
+    refuses_again_and_again({**third, "snapshot": first["snapshot"]}, scratch / "s")
+    outcome, _ = open_damaged({**third, "snapshot": second["snapshot"]}, scratch / "s")
+    assert isinstance(outcome, trax.errors.CorruptionError), "it is of an older epoch, though nothing is lost by it"
+
+
+def refuses_again_and_again(files: Files, path: Path) -> None:
+    lay_out(files, path)
+    for _ in range(3):
+        with pytest.raises(trax.errors.CorruptionError, match="put back"):
+            trax.Trax(path)
+
+
+def test_a_snapshot_from_before_the_first_checkpoint_is_found(scratch: Path) -> None:
+    path = scratch / "first"
+    for close in (True, False):
+        shutil.rmtree(path, ignore_errors=True)
+        store = trax.Trax(path)
+        if close:
+            store.close()
+            store = trax.Trax(path)
+        older = read_files(path)
+        store.checkpoint(a=[1])
+        store.log(b=2)
+        files = read_files(path)
+        store.close()
+        refuses_again_and_again({**files, "snapshot": older["snapshot"]}, scratch / "s")
+
+
+def test_a_snapshot_from_before_the_log_was_written_again_is_found(scratch: Path) -> None:
+    path = scratch / "again"
+    shutil.rmtree(path, ignore_errors=True)
+    store = trax.Trax(path)
+    store.log(a=1)
+    store.sync()
+    kill(store)
+    older = read_files(path)
+    store = trax.Trax(path)
+    store.log(a=2)
+    kill(store)
+    refuses_again_and_again({**read_files(path), "snapshot": older["snapshot"]}, scratch / "s")
 
 
 def test_a_frame_that_is_stored_inside_a_value_is_not_taken_for_one(scratch: Path) -> None:
@@ -217,7 +254,10 @@ def test_a_frame_of_an_earlier_use_of_the_same_bytes_is_not_taken_for_one(scratc
 
 
 def test_a_frame_that_follows_the_wrong_one_is_not_read(scratch: Path) -> None:
-    """A write that failed leaves a whole frame behind the tail; another frame of the same length takes the place before."""
+    """A write that failed leaves a whole frame behind the tail.
+
+    Another frame of the same length takes the place before.
+    """
     path = scratch / "chain"
     shutil.rmtree(path, ignore_errors=True)
     store = trax.Trax(path, sync="os")

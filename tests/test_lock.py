@@ -1,4 +1,7 @@
-"""One writer at a time; where the file system has no locks, an owner file, which is not taken from anybody who may live."""
+"""One writer at a time.
+
+Where the file system has no locks, an owner file, which is not taken from anybody who may live.
+"""
 
 from __future__ import annotations
 

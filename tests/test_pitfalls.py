@@ -56,7 +56,7 @@ def test_old_files_are_removed_only_when_the_new_snapshot_is_durable(tmp_path: P
         store.checkpoint(a="x" * 5000)
         store.checkpoint(a="y" * 5000)
     renamed = [n for n, one in enumerate(fs.operations) if one.kind == "rename"][-1]
-    synced = [n for n, one in enumerate(fs.operations) if one.kind == "fsync_directory" and n > renamed][0]
+    synced = next(n for n, one in enumerate(fs.operations) if one.kind == "fsync_directory" and n > renamed)
     removed = [n for n, one in enumerate(fs.operations) if one.kind == "unlink" and "blobs" in one.path]
     assert removed and min(removed) > synced
 

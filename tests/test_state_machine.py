@@ -1,4 +1,7 @@
-"""A store against a plain model: random names, values, subset checkpoints, batches, reopenings, kills, keep, at, delete."""
+"""A store against a plain model.
+
+Random names, values, subset checkpoints, batches, reopenings, kills, keep, at, delete.
+"""
 
 from __future__ import annotations
 
@@ -196,5 +199,10 @@ def _compact_early(monkeypatch: pytest.MonkeyPatch) -> None:
 
 TestStore = StoreMachine.TestCase
 TestStore.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, report_multiple_bugs=False
+    max_examples=60,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    report_multiple_bugs=False,
 )

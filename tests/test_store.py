@@ -109,7 +109,7 @@ class TestSaving:
         with trax.Trax(tmp_path / "s") as store:
             for call in (store.log, store.checkpoint):
                 for arguments, keywords in [((), {}), (({},), {}), (([1],), {}), (({"a": 1},), {"a": 2})]:
-                    with pytest.raises(ValueError, match="given|takes"):
+                    with pytest.raises(ValueError, match=r"given|takes"):
                         call(*arguments, **keywords)
             with pytest.raises(ValueError, match="no name"):
                 store.delete()

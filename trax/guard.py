@@ -19,8 +19,8 @@ class CallGuard:
     def inside(self) -> Iterator[None]:
         """This thread is in a call for the length of the block; ReentrantCallError if it is in one already.
 
-        Without it, the inner call would wait for ever for a lock that its own thread holds, or come in between two halves
-        of a step.
+        Without it, the inner call would wait for ever for a lock that its own thread holds, or come in between two
+        halves of a step.
         """
         thread = threading.get_ident()
         if thread in self._threads:

@@ -239,8 +239,7 @@ def _verify_segment(
     try:
         for frame, _ in log:
             found.records += frame.header.record_count
-            sequence = frame.sequences[-1]
-        if log.latest_epoch > snapshot.epoch or log.latest_sequence > max(snapshot.sequence, sequence):
+        if log.latest_epoch > snapshot.epoch or log.published > snapshot.sequence:
             text = f"{layout.snapshot} is older than the log that it names: an older copy of it was put back."
             reason = "the snapshot is older than the files beside it"
             found.problems.append(CorruptionError(text, path=layout.snapshot, reason=reason))
@@ -265,7 +264,7 @@ class LogScan:
         self._reference, self._sequence = reference, sequence
         self.torn: TornTail | None = None
         self.nbytes = 0
-        self.latest_epoch = self.latest_sequence = 0
+        self.latest_epoch = self.published = 0
 
     def __iter__(self) -> Iterator[tuple[Frame, list[Entries]]]:
         segment = open_segment(self._fs, self._layout, self._store_id, self._reference, self._sequence)
@@ -278,7 +277,7 @@ class LogScan:
                     yield frame, list(frame.entries())
                 except MalformedPayloadError as error:
                     raise malformed(error, segment.path, frame.header.first_sequence) from error
-            self.latest_epoch, self.latest_sequence = growing.latest_epoch, growing.latest_sequence
+            self.latest_epoch, self.published = growing.latest_epoch, growing.published
             if growing.fault is not None:
                 self.torn = TornTail(segment.path, growing.whole, growing.end - growing.whole, growing.fault)
         finally:

@@ -80,7 +80,7 @@ class GrowingSegment:
         # Never behind the mark of a writer that let go: the next one writes that again, as a frame of its own.
         self._tail = segment.start
         self.whole = self.end = segment.start.offset
-        self.latest_epoch = self.latest_sequence = 0
+        self.latest_epoch = self.published = 0
         self.fault: str | None = None
 
     def frames(self) -> Iterator[Frame]:
@@ -98,7 +98,7 @@ class GrowingSegment:
                 self._tail = walk.before_mark if walk.closed else walk.tail
                 self.whole = walk.tail.offset
                 self.latest_epoch = max(self.latest_epoch, walk.latest_epoch)
-                self.latest_sequence = max(self.latest_sequence, walk.latest_sequence)
+                self.published = max(self.published, walk.published)
             try:
                 self.fault = judge(walk)
                 return

@@ -117,9 +117,9 @@ class Planner:
         with asking("list", directory):
             return file_numbers(self._fs.listdir(directory))
 
-    def _segment_numbers(self) -> list[int]:
+    def _entries(self) -> list[str]:
         with asking("list", self._layout.path):
-            return sorted(segment_numbers(self._fs.listdir(self._layout.path)))
+            return self._fs.listdir(self._layout.path)
 
     def _kept_of(self, current: Snapshot) -> Iterator[_Older]:
         """The snapshots that the current one keeps, the newest first."""
@@ -270,7 +270,7 @@ class Planner:
 
     def _say_salvage(self) -> None:
         self._plan.notes.append("without a snapshot that is whole nobody can say what belongs to the store")
-        for number in self._segment_numbers():
+        for number in sorted(segment_numbers(self._entries())):
             found = find_segment(self._fs, self._layout, None, number)
             if isinstance(found, FoundSegment) and found.records:
                 self._plan.notes.append(
@@ -291,7 +291,7 @@ class Planner:
             # Above everything that is there, or an opening would take what is left over for a sign of a later snapshot.
             generation=max(generations) + 1,
             epoch=max(repaired.epoch, before.epoch, log.latest_epoch) + 1,
-            last_segment=max([repaired.last_segment, before.last_segment, *self._segment_numbers()]),
+            last_segment=max([repaired.last_segment, before.last_segment, *segment_numbers(self._entries())]),
             last_blob=max([repaired.last_blob, before.last_blob, *self._numbers(self._layout.blobs)]),
         )
         if log.damage is not None:

@@ -46,8 +46,9 @@ class Fold:
 
     def _returned_none(self, sequence: int) -> ReplayError:
         text = (
-            f"replay_log returned None for {self.name!r} at sequence {sequence}, though neither the state nor the entry "
-            f"was None. Return the new state from it (a function that changes the state in place must return it too)."
+            f"replay_log returned None for {self.name!r} at sequence {sequence}, though neither the state nor the "
+            f"entry was None. Return the new state from it (a function that changes the state in place must return it, "
+            f"too)."
         )
         return ReplayError(text, path=self._path, sequence=sequence, reason="replay_log returned None")
 

@@ -1,8 +1,9 @@
 """``Trax``: a snapshot, and a log of what changed since, in one directory.
 
-The way of a record: ``log`` encodes it, :mod:`trax.commit` queues it and brings it to the storage, the storage frames it
-and writes it to a segment. The way of a checkpoint: ``checkpoint`` encodes it, :mod:`trax.publish` has the storage write
-it beside the log and then replace the snapshot. The way back is ``recover``: a view of the storage, decoded, folded.
+The way of a record: ``log`` encodes it, :mod:`trax.commit` queues it and brings it to the storage, the storage frames
+it and writes it to a segment. The way of a checkpoint: ``checkpoint`` encodes it, :mod:`trax.publish` has the storage
+write it beside the log and then replace the snapshot. The way back is ``recover``: a view of the storage, decoded,
+folded.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ class Trax:
 
         A value contains what was logged before this call began, and what was logged of its name up to then leaves the
         log; entries of other names stay. Any string can be a name: those that are not identifiers go through
-        ``mapping``. Large NumPy arrays are written from where they lie, so no other thread should change them meanwhile.
+        ``mapping``. Large NumPy arrays are written from where they lie, so no other thread should change them
+        meanwhile.
 
         Raises UnsupportedValueError and ValueTooLargeError before anything is written; DiskFullError and StorageError
         with the last good snapshot in place.
@@ -272,7 +274,10 @@ class Trax:
         return stored is not None and stored.value is not None
 
     def snapshots(self) -> list[SnapshotInfo]:
-        """The snapshots that ``recover(at=…)`` can start from, oldest first; every sequence behind the first is reachable."""
+        """The snapshots that ``recover(at=…)`` can start from, oldest first.
+
+        Every sequence behind the first is reachable.
+        """
         self._check_open()
         return self._storage.snapshots()
 

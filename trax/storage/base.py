@@ -133,7 +133,8 @@ class Storage(Protocol):
     def sync(self) -> None:
         """Bring everything appended to stable storage, then make sure that this writer is still the owner.
 
-        Raises FencedError when it is not, and StorageError when the sync failed; the storage can't be used after either.
+        Raises FencedError when it is not, and StorageError when the sync failed; the storage can't be used after
+        either.
         """
 
     def mark(self) -> None:

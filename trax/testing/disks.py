@@ -104,7 +104,7 @@ def _content(file: _File, dice: random.Random, arrives: float) -> bytes:
     size = sizes[0] if arrives == 0.0 and dice.random() < 0.5 else dice.choice(sizes)
     content = bytearray(max(sizes))
     content[: len(file.synced)] = file.synced
-    fresh = {sector for sector in range(-(-len(file.synced) // SECTOR_BYTES), -(-len(content) // SECTOR_BYTES))}
+    fresh = set(range(-(-len(file.synced) // SECTOR_BYTES), -(-len(content) // SECTOR_BYTES)))
     for operation in file.pending:
         if operation.kind == "write":
             fresh -= _write_some(content, operation, dice, arrives)

@@ -36,7 +36,10 @@ _WRITEBACK_BYTES = 1 << 23
 
 
 def write_blob(fs: FileSystem, fd: int, store_id: bytes, number: int, encoded: Encoded) -> BlobReference:
-    """Write a value to a new, empty file; it is on stable storage when this returns, its name in the directory isn't."""
+    """Write a value to a new, empty file.
+
+    It is on stable storage when this returns, its name in the directory isn't.
+    """
     header = _HEADER.pack(_MAGIC, FORMAT_VERSION, 0, store_id, number).ljust(_HEADER_BYTES, b"\0")
     offset = write_all(fs, fd, header, 0)
     index = []

@@ -57,8 +57,8 @@ class CommitPoint:
 
     def _finished(self, reason: str) -> FinishedError:
         text = (
-            f"replacing {self._layout.snapshot} was begun and did not end: {reason}. Whether the new state will be found "
-            f"is unknown, so this handle does nothing more. Open the store again: it holds either state whole."
+            f"replacing {self._layout.snapshot} was begun and did not end: {reason}. Whether the new state will be "
+            f"found is unknown, so this handle does nothing more. Open the store again: it holds either state whole."
         )
         return FinishedError(text, path=self._layout.snapshot, reason=reason)
 
@@ -71,8 +71,8 @@ class CommitPoint:
         """FencedError when another writer has published since we did."""
         if not self.is_ours():
             text = (
-                f"another writer has taken over {self._layout.path}. What this handle has not acknowledged may not be in "
-                f"the store; open it again to go on."
+                f"another writer has taken over {self._layout.path}. What this handle has not acknowledged may not be "
+                f"in the store; open it again to go on."
             )
             raise FencedError(text, path=self._layout.path, reason="another writer's epoch")
 

@@ -1,6 +1,7 @@
 """What is at a path, and making a store where there is none.
 
-A crash anywhere in the creation leaves a path that opens as a new store; once it has ended, a power loss leaves the store.
+A crash anywhere in the creation leaves a path that opens as a new store; once it has ended, a power loss leaves the
+store.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Invariants:
 
-- ``_state`` changes in one assignment, after the new snapshot is on stable storage: a view taken by another thread is of
-  the state before or after, never between. If anything interrupts that, the commit point stays unsettled, and the
+- ``_state`` changes in one assignment, after the new snapshot is on stable storage: a view taken by another thread is
+  of the state before or after, never between. If anything interrupts that, the commit point stays unsettled, and the
   storage refuses to append to a segment that may have been sealed.
 - A file is removed only when the snapshot that no longer names it is on stable storage.
 - From choosing where the active segment ends to the new snapshot nothing is appended; the caller sees to it.
@@ -158,7 +158,7 @@ class LocalStorage:
         old, _, writer, _ = self._state
         if not writer.empty and writer.synced != writer.tail.offset:
             with asking("sync", writer.path):
-                writer.sync()  # makes durable: the mark behind the last records, or the segment could not be sealed there
+                writer.sync()  # makes durable: the mark behind the last records, where the segment is to be sealed
         kept = self._state.kept_beside_the_next()
         sealed, summaries = self._state.sealed()
         segments = needed(sealed, summaries, Floors(names, (one.names for _, one in kept)))

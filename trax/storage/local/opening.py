@@ -34,7 +34,10 @@ logger = logging.getLogger("trax")
 
 
 class TornTail(NamedTuple):
-    """What a crash left behind the last whole frame: it is not used, and stays where it is until the log is truncated."""
+    """What a crash left behind the last whole frame.
+
+    It is not used, and stays where it is until the log is truncated.
+    """
 
     path: str
     offset: int
@@ -46,7 +49,8 @@ def check_is_latest(fs: FileSystem, layout: Layout, snapshot: Snapshot) -> None:
     """CorruptionError if a file that the snapshot does not name could only have been written after a later one.
 
     A crash leaves files that were to be named, and no later snapshot. A segment that has a mark was in use, and the
-    snapshot that named it on stable storage; an older snapshot is kept under its generation, before the next is written.
+    snapshot that named it on stable storage; an older snapshot is kept under its generation, before the next is
+    written.
     """
     with asking("look at", layout.path):
         named = {reference.number for reference in snapshot.segments}
@@ -76,8 +80,8 @@ def _was_in_use(fs: FileSystem, layout: Layout, snapshot: Snapshot, number: int)
 
 def _put_back(path: str, evidence: str) -> CorruptionError:
     text = (
-        f"{path} is older than {evidence}, which was written after a later snapshot: an older copy of it was put back, or "
-        f"files of two stores were mixed. Nothing was changed. Put all files back from one copy."
+        f"{path} is older than {evidence}, which was written after a later snapshot: an older copy of it was put back, "
+        f"or files of two stores were mixed. Nothing was changed. Put all files back from one copy."
     )
     return CorruptionError(text, path=path, reason="the snapshot is older than the files beside it")
 

@@ -86,7 +86,7 @@ def check_codec(asked: str | None, stored: str, path: str) -> None:
         raise CodecError(text, path=path, reason="another codec")
     if stored == "pickle" and asked is None:
         text = (
-            f"{path} holds pickles, and unpickling runs whatever code its files contain. If you trust everyone who could "
-            f"write to it, open it with codec='pickle'."
+            f"{path} holds pickles, and unpickling runs whatever code its files contain. If you trust everyone who "
+            f"could write to it, open it with codec='pickle'."
         )
         raise CodecError(text, path=path, reason="pickle must be asked for")

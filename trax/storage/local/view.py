@@ -31,7 +31,10 @@ class OpenSegment(NamedTuple):
 
 
 class LocalView:
-    """See :class:`trax.storage.base.View`. ``active_end`` is where the writer's tail stands; None beside a live writer."""
+    """See :class:`trax.storage.base.View`.
+
+    ``active_end`` is where the writer's tail stands; None beside a live writer.
+    """
 
     def __init__(
         self, fs: FileSystem, layout: Layout, log: Snapshot, values: Snapshot, wanted: Collection[str], end: int | None

@@ -1,7 +1,7 @@
 """Reading a log file: a walk over its frames, and what it means where it ends.
 
-A walk never passes over a bad frame. Whether that is a torn tail, as a crash leaves it, or corruption is decided by what
-lies behind it: see ``docs/format.rst``, "A bad frame".
+A walk never passes over a bad frame. Whether that is a torn tail, as a crash leaves it, or corruption is decided by
+what lies behind it: see ``docs/format.rst``, "A bad frame".
 """
 
 from __future__ import annotations
@@ -186,9 +186,9 @@ def judge(walk: Walk) -> str | None:
     if claim is None:
         return walk.fault
     text = (
-        f"{walk.path} is damaged at byte {walk.tail.offset:,}, behind sequence {walk.tail.sequence}: {walk.fault}, and a "
-        f"whole frame at byte {claim:,} says that these bytes had been on stable storage. Nothing was changed. Restore "
-        f"the store from a copy, or see what 'trax repair' can save."
+        f"{walk.path} is damaged at byte {walk.tail.offset:,}, behind sequence {walk.tail.sequence}: {walk.fault}, and "
+        f"a whole frame at byte {claim:,} says that these bytes had been on stable storage. Nothing was changed. "
+        f"Restore the store from a copy, or see what 'trax repair' can save."
     )
     raise CorruptionError(text, path=walk.path, offset=walk.tail.offset, sequence=walk.tail.sequence, reason=walk.fault)
 
