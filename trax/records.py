@@ -77,7 +77,7 @@ class GrowingSegment:
 
     def __init__(self, fs: FileSystem, segment: OpenSegment) -> None:
         self._fs, self.segment = fs, segment
-        # Never behind the mark of a writer that let go: the next one writes that again, as a frame of its own.
+        # Never behind a mark that ends the segment: closing and opening write another one in its place.
         self._tail = segment.start
         self.whole = self.end = segment.start.offset
         self.latest_epoch = self.published = 0
@@ -95,7 +95,7 @@ class GrowingSegment:
                 with asking("read", segment.path):
                     yield from walk
             finally:
-                self._tail = walk.before_mark if walk.closed else walk.tail
+                self._tail = walk.before_mark if _ends_with_mark(walk) else walk.tail
                 self.whole = walk.tail.offset
                 self.latest_epoch = max(self.latest_epoch, walk.latest_epoch)
                 self.published = max(self.published, walk.published)
@@ -115,6 +115,10 @@ class GrowingSegment:
 
     def close(self) -> None:
         self._fs.close(self.segment.fd)
+
+
+def _ends_with_mark(walk: Walk) -> bool:
+    return walk.marks > 0 and walk.tail.offset == walk.before_mark.offset + FRAME_HEADER_BYTES
 
 
 class Follower:

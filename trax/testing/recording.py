@@ -39,10 +39,13 @@ class Image:
 
     def lay_out(self, root: str) -> None:
         """Make it real, in an empty directory."""
+        reachable = {""}  # a directory whose own name is lost takes with it what lies in it
         for directory in sorted(self.directories):
-            os.makedirs(os.path.join(root, directory), exist_ok=True)
+            if os.path.dirname(directory) in reachable:
+                reachable.add(directory)
+                os.makedirs(os.path.join(root, directory), exist_ok=True)
         for path, file in self.names.items():
-            if os.path.dirname(path) in self.directories | {""}:
+            if os.path.dirname(path) in reachable:
                 with open(os.path.join(root, path), "wb") as handle:
                     handle.write(self.contents.get(file, b""))
 
