@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import os
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +21,7 @@ from trax.batch import Batch
 from trax.codecs import get_codec
 from trax.codecs.base import Encoded
 from trax.codecs.buffers import copy_buffers
-from trax.commit import Committer, SyncPolicy
+from trax.commit import SyncPolicy
 from trax.errors import (
     ClosedError,
     ForkedError,
@@ -36,12 +35,14 @@ from trax.errors import (
 )
 from trax.inspection import Verification, verify_store
 from trax.names import check_name, named_values
-from trax.publish import Change, Publisher
+from trax.options import check_options
+from trax.publish import Change
 from trax.replay import Fold, ReplayLog, decode_stored, decoded, last_wins
 from trax.storage.base import Record, SnapshotInfo, View
 from trax.storage.local.directory import LocalStorage
 from trax.storage.local.fs import FileSystem
 from trax.storage.local.reader import LocalReader
+from trax.writer import Writer, close_dropped
 
 Create = Callable[[], Any]
 MAX_COMMIT_BYTES = 1 << 30
@@ -88,13 +89,13 @@ class Trax:
         buffer_bytes: int = 0,
         fs: FileSystem | None = None,
     ) -> None:
-        _check_options(mode, sync, codec, keep, sync_interval_s, buffer_bytes)
+        check_options(mode, sync, codec, keep, sync_interval_s, buffer_bytes)
         self.path = os.path.abspath(os.fspath(path))
         self._closed: HandleError | None = None
         self._known_names: set[str] = set()
         self._creating = threading.RLock()
         self._background_failure: TraxError | None = None
-        self._writer: _Writer | None = None
+        self._writer: Writer | None = None
         self._storage: LocalStorage | LocalReader
         if mode == "r":
             self._storage = LocalReader(path, codec=codec, fs=fs)
@@ -103,9 +104,9 @@ class Trax:
                 path, must_exist=mode == "r+", codec=codec, keep=keep, preallocate=sync == "always", fs=fs
             )
             self._storage = storage
-            self._writer = _Writer(storage, sync, sync_interval_s, buffer_bytes)
+            self._writer = Writer(storage, sync, sync_interval_s, buffer_bytes)
             self._background = ThreadPoolExecutor(1, "trax-checkpoint")
-            self._finalizer = weakref.finalize(self, _close_dropped, self._writer, self.path)
+            self._finalizer = weakref.finalize(self, close_dropped, self._writer, self.path)
         self._codec = get_codec(self._storage.codec)
         _handles.add(self)
 
@@ -354,7 +355,7 @@ class Trax:
 
     # How it is done
 
-    def _for_writing(self) -> _Writer:
+    def _for_writing(self) -> Writer:
         if self._closed is not None:
             raise copy.copy(self._closed)
         if self._writer is None:
@@ -466,49 +467,6 @@ class Trax:
         if self._writer is not None:
             self._finalizer.detach()
             self._writer.storage.abandon()
-
-
-class _Writer:
-    """What a handle needs for writing; apart from the handle, so that a dropped handle can still be closed."""
-
-    def __init__(self, storage: LocalStorage, sync: SyncPolicy, sync_interval_s: float, buffer_bytes: int) -> None:
-        self.storage = storage
-        self.committer = Committer(storage, sync=sync, sync_interval_s=sync_interval_s, buffer_bytes=buffer_bytes)
-        self.publisher = Publisher(storage, self.committer)
-
-    def close(self, error: HandleError) -> None:
-        try:
-            self.committer.close()
-        finally:
-            self.committer.finish(error)
-            self.storage.close()
-
-
-def _close_dropped(writer: _Writer, path: str) -> None:
-    text = f"the handle of {path} was dropped without close(); what it had logged has been synced, and it is closed now"
-    warnings.warn(ResourceWarning(text), stacklevel=2)
-    writer.close(ClosedError(text, path=path, reason="dropped"))
-
-
-def _check_options(
-    mode: str, sync: str, codec: str | None, keep: int | None, sync_interval_s: float, buffer_bytes: int
-) -> None:
-    if mode not in ("a", "r+", "r"):
-        raise InvalidArgumentError(f"mode is 'a', 'r+' or 'r', not {mode!r}.", reason="mode")
-    if sync not in ("always", "interval", "os"):
-        raise InvalidArgumentError(f"sync is 'always', 'interval' or 'os', not {sync!r}.", reason="sync")
-    if codec is not None:
-        get_codec(codec)
-    if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 1):
-        raise InvalidArgumentError(f"keep is the number of snapshots to hold, 1 or more, not {keep!r}.", reason="keep")
-    if not sync_interval_s > 0:
-        raise InvalidArgumentError(f"sync_interval_s is above 0, not {sync_interval_s!r}.", reason="sync_interval_s")
-    if buffer_bytes < 0 or (buffer_bytes and sync == "always"):
-        text = (
-            f"buffer_bytes={buffer_bytes} holds records back in the process, which sync={sync!r} rules out: use "
-            f"sync='interval' or 'os', or 0 bytes."
-        )
-        raise InvalidArgumentError(text, reason="buffer_bytes")
 
 
 _handles: weakref.WeakSet[Trax] = weakref.WeakSet()
