@@ -16,10 +16,7 @@ def version() -> str:
 
 EXTRAS = {
     "numpy": ["numpy>=1.26"],
-    "yaml": ["PyYAML>=6.0"],
     "cli": ["rich>=13.7"],
-    "fast": ["isal>=1.7", "msgspec>=0.19"],
-    "progress": ["tqdm>=4.66"],
 }
 EXTRAS["all"] = sorted({requirement for requirements in EXTRAS.values() for requirement in requirements})
 
@@ -32,15 +29,11 @@ TOOLS = {
         "coverage>=7.10",
         "hypothesis>=6.100",
         *EXTRAS["numpy"],
-        *EXTRAS["yaml"],
         *EXTRAS["cli"],
-        *EXTRAS["progress"],
     ],
     "lint": [
         "ruff>=0.9",
         "mypy>=1.14",
-        "types-PyYAML",
-        "types-tqdm",
         "types-setuptools",
         *EXTRAS["numpy"],
         *EXTRAS["cli"],
