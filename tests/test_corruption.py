@@ -142,6 +142,24 @@ def test_damage_is_found_or_costs_only_the_unproven_tail(scratch: Path, closed: 
     assert found > tried / 2
 
 
+def test_a_writer_that_has_done_nothing_takes_no_proof_away(scratch: Path) -> None:
+    """What was proven by the mark of a close stays proven when the next writer is killed before its first record."""
+    path = scratch / "proof"
+    shutil.rmtree(path, ignore_errors=True)
+    with trax.Trax(path) as store:
+        store.checkpoint(a=[])
+        store.log(a=1)
+        store.log(a=2)
+    kill(trax.Trax(path))
+    files = read_files(path)
+    log = max(name for name in files if name.startswith("log."))
+    last_record = files[log].rindex(b"trxR")
+    flipped = bytearray(files[log])
+    flipped[last_record + 50] ^= 1
+    outcome, _ = open_damaged({**files, log: bytes(flipped)}, scratch / "s")
+    assert isinstance(outcome, trax.errors.CorruptionError), outcome
+
+
 def test_a_rotten_sector_of_zeros_is_not_the_end(scratch: Path) -> None:
     path = scratch / "zeros"
     with trax.Trax(path) as store:

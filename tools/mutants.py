@@ -45,7 +45,7 @@ MUTANTS = [
     Mutant("no fsync of copied survivors", LOCAL + "directory.py", "                copy.sync()  #", "                #"),
     Mutant("no fsync of rewritten records", LOCAL + "opening.py", "            writer.sync()  # makes durable: the records", "            # makes durable: the records"),
     Mutant("no fsync of the directory of the rewritten segment", LOCAL + "directory.py", "                self._fs.fsync_directory(self._layout.path)  # makes durable: the new segment's name", "                pass"),
-    Mutant("the mark is not written again", LOCAL + "opening.py", "        writer.mark(self._sequence)\n        writer.cut_back()", "        writer.tail = walk.tail\n        writer.cut_back()", ("tests/test_lock.py",)),
+    Mutant("the mark is not written again", LOCAL + "opening.py", "        writer.cut_back()\n        writer.mark(self._sequence)\n", "        writer.cut_back()\n", (CORRUPTION,)),
     Mutant("no fsync of new directories' names", LOCAL + "opening.py", "        fs.fsync_directory(Layout(path).parent)\n    fs", "        pass\n    fs"),
     Mutant("no fsync of the first segment's name", LOCAL + "directory.py", "            self._fs.fsync_directory(self._layout.path)  # makes durable: the segment's name", "            pass"),
     Mutant("nothing is rewritten at opening", LOCAL + "opening.py", "(walk.marked or walk.tail == start)", "True"),
