@@ -33,7 +33,7 @@ from tests.codecs.strategies import identical, values
 from tests.helpers import kill
 from trax.cli import main
 from trax.codecs.json import JsonCodec
-from trax.interchange import export_store, import_store
+from trax.interchange import _Buffers, _Lines, export_store, import_store
 from trax.storage.local.fs import LocalFileSystem
 from trax.storage.local.layout import Layout
 from trax.storage.local.owner import this_process
@@ -759,15 +759,24 @@ def test_whatever_a_store_holds_comes_back_from_its_export(steps: Any, codec: st
 
 
 def same_contents(one: Path, other: Path) -> bool:
-    return exported_values(one) == exported_values(other)
+    return identical(exported_values(one), exported_values(other))
 
 
-def exported_values(path: Path) -> list[bytes]:
-    """What the store holds, as bytes of the exact notation: equal bytes are identical values."""
+def exported_values(path: Path) -> list[tuple[str, Any]]:
+    """The lines of a store's export, the values decoded: a set may come in another order, and be the same."""
     with tempfile.TemporaryFile() as file:
         export_store(path, file)
         file.seek(0)
-        return file.read().splitlines()[1:]
+        lines = _Lines(file, "")
+        lines.header()
+        found: list[tuple[str, Any]] = []
+        for line in lines:
+            text = line.pop("value", "null").encode("utf-8", "surrogatepass")
+            value = JsonCodec().decode_value(text, _Buffers(lines.texts(line.pop("buffers", "[]"))))
+            entries = lines.members(line.pop("entries", "{}"), quoted=True)
+            every = [(name, JsonCodec().decode(one.encode("utf-8", "surrogatepass"))) for name, one in entries.items()]
+            found.append((repr(line), [value, every]))
+        return found
 
 
 def test_large_arrays_come_back_with_their_layout(tmp_path: Path) -> None:
@@ -865,13 +874,14 @@ class Shape:
 """
 
 
-def test_registered_types_need_the_module_that_registers_them(tmp_path: Path) -> None:
+def test_registered_types_need_the_module_that_registers_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "shapes.py").write_text(OWN_TYPES)
     code = (
         "import shapes, trax\nwith trax.Trax('store') as s: s.checkpoint(a=shapes.Shape(3)); s.log(a=shapes.Shape(4))"
     )
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=environment(PYTHONPATH=path))
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # as with the command itself, where no module is found beside the caller
     for command in ("export", "log"):
         done = run(command, "store", cwd=tmp_path)
         assert done.returncode == 1
