@@ -21,6 +21,10 @@ def kill(store: trax.Trax) -> None:
     assert store._writer is not None
     store._finalizer.detach()
     store._closed = trax.errors.ClosedError("killed")
-    with store._writer.committer.quiet():  # the thread that syncs now and then dies too
-        store._writer.committer.finish(store._closed)
-        store._writer.storage.abandon()
+    writer, closed = store._writer, store._closed
+
+    def die() -> None:
+        writer.committer.finish(closed)
+        writer.storage.abandon()
+
+    writer.committer.quietly(die)  # the thread that syncs now and then dies too

@@ -871,6 +871,9 @@ import dataclasses, trax
 @dataclasses.dataclass
 class Shape:
     sides: int
+
+    def __repr__(self):
+        return f"\\x1b[31mShape\\n{self.sides}"
 """
 
 
@@ -888,7 +891,7 @@ def test_registered_types_need_the_module_that_registers_them(tmp_path: Path, mo
         assert "'shape', which is not registered" in done.stderr
         assert "--import-module" in done.stderr
     module = ("--import-module", "shapes")
-    assert run("log", "store", *module, cwd=tmp_path).stdout == "       2  a=Shape(sides=4)\n"
+    assert run("log", "store", *module, cwd=tmp_path).stdout == "       2  a=\\x1b[31mShape 4\n"
     exported = run("export", "store", *module, cwd=tmp_path).stdout
     assert '"value": {"$type": ["shape", {"sides": 3}]}' in exported
     done = run("import", "-", "copy", stdin=exported, cwd=tmp_path)

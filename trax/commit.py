@@ -14,16 +14,19 @@ Invariants:
 from __future__ import annotations
 
 import copy
+import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import groupby
-from typing import Literal
+from typing import Literal, TypeVar
 
 from trax.errors import FinishedError, HandleError, TraxError
 from trax.guard import CallGuard
 from trax.storage.base import Commit, Storage
+
+logger = logging.getLogger("trax")
+T = TypeVar("T")
 
 SyncPolicy = Literal["always", "interval", "os"]
 
@@ -84,27 +87,27 @@ class Committer:
         """Add records; they are as safe as the sync policy says when this returns the sequence of the last."""
         if nbytes < self._buffer_bytes:
             return self._buffer(commit, nbytes)
-        with self._guard.inside():
+        thread = self._guard.check()
+        try:
+            self._guard.threads.add(thread)
             pending = self._enqueue(commit, nbytes, waits=True)
             if not pending.done:
                 with self._io:
                     if not pending.done:
                         self._bring(sync=self._always)
+        finally:
+            self._guard.threads.discard(thread)
         if pending.error is not None:
             raise copy.copy(pending.error) from pending.error
         return pending.last
 
     def flush(self) -> None:
         """Hand everything that is queued to the operating system."""
-        with self._guard.inside(), self._io:
-            self._raise(self._bring(sync=self._always))
+        self.quietly(lambda: self._raise(self._bring(sync=self._always)))
 
     def sync(self, *, mark: bool = True) -> None:
         """Everything logged before this call is on stable storage when it returns."""
-        with self._guard.inside(), self._io:
-            self._raise(self._bring(sync=True))
-            if mark:
-                self._on_storage(self._storage.mark)
+        self.quietly(lambda: self._sync(mark=mark))
 
     def sync_through(self, sequence: int) -> None:
         """The records up to ``sequence`` are on stable storage when this returns."""
@@ -112,27 +115,37 @@ class Committer:
         if self._durable < sequence:
             self.sync(mark=False)
 
-    @contextmanager
-    def exclusive(self, count: int) -> Iterator[int]:
-        """The first of ``count`` new sequences; everything before them is synced, and nothing is appended meanwhile."""
-        with self._guard.inside(), self._io:
+    def exclusively(self, count: int, action: Callable[[int], T]) -> T:
+        """Do something with ``count`` new sequences, of which it is given the first.
+
+        Everything before them is synced when it begins, and nothing is appended until it has ended.
+        """
+
+        def do() -> T:
             with self._mutex:
                 self.check()
                 first = self._last + 1
                 self._last += count
             self._raise(self._bring(sync=True, below=first))
             try:
-                yield first
+                result = action(first)
             except HandleError as error:
                 self.finish(error)
                 raise
             self._durable = max(self._durable, first + count - 1)
+            return result
 
-    @contextmanager
-    def quiet(self) -> Iterator[None]:
-        """Nothing is appended in the block."""
-        with self._guard.inside(), self._io:
-            yield
+        return self.quietly(do)
+
+    def quietly(self, action: Callable[[], T]) -> T:
+        """Do something; nothing is appended meanwhile."""
+        thread = self._guard.check()
+        try:
+            self._guard.threads.add(thread)
+            with self._io:
+                return action()
+        finally:
+            self._guard.threads.discard(thread)
 
     def check(self) -> None:
         """Raise what ended this committer, if anything has."""
@@ -157,11 +170,31 @@ class Committer:
                 pending.error, pending.done = error, True
             self._queue, self._queued_bytes = [], 0
 
-    def close(self) -> None:
-        """Sync, mark, and end; harmless after a failure."""
+    def close(self, error: HandleError, release: Callable[[], None]) -> None:
+        """Sync, refuse every later call with ``error``, and ``release`` the storage; nothing comes in between.
+
+        If the sync fails, the storage is released all the same, and the failure raised. After an interrupt the call can
+        be repeated.
+        """
         self._ended.set()
-        if self._failure is None:
-            self.sync()
+
+        def end() -> None:
+            try:
+                if self._failure is None:
+                    self._sync(mark=False)
+            except TraxError:
+                self.finish(error)
+                release()
+                raise
+            self.finish(error)
+            release()
+
+        self.quietly(end)
+
+    def _sync(self, *, mark: bool) -> None:
+        self._raise(self._bring(sync=True))
+        if mark:
+            self._on_storage(self._storage.mark)
 
     def _enqueue(self, commit: Commit, nbytes: int, *, waits: bool) -> Pending:
         with self._mutex:
@@ -176,8 +209,12 @@ class Committer:
         # Room is made before the record is queued: if that fails, the call has failed, and nothing of it was kept.
         if self._queued_bytes + nbytes > self._buffer_bytes:
             self.flush()
-        with self._guard.inside():
+        thread = self._guard.check()
+        try:
+            self._guard.threads.add(thread)
             return self._enqueue(commit, nbytes, waits=False).last
+        finally:
+            self._guard.threads.discard(thread)
 
     def _bring(self, *, sync: bool, below: int | None = None) -> TraxError | None:
         """Append what is queued, and sync. ``_io`` is held. The error, if records of this call were refused."""
@@ -249,6 +286,8 @@ def _sync_regularly(committer: weakref.ref[Committer], ended: threading.Event, i
         if live.durable_sequence < live.last_sequence:
             try:
                 live.sync(mark=False)
-            except TraxError:
+            except HandleError:
                 return  # the committer keeps it, and raises it at the next call
+            except TraxError as error:
+                logger.warning("the log could not be synced; the next attempt is in %s s: %s", interval_s, error)
         del live

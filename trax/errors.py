@@ -123,6 +123,10 @@ class FinishedError(HandleError, OSError):
     """An earlier failure left the handle unable to go on; ``__cause__`` is that failure."""
 
 
+class ConflictError(TraxError, RuntimeError):
+    """Another call has stored a value that contains more of the log. Nothing of this call was stored."""
+
+
 class ReentrantCallError(TraxError, RuntimeError):
     """A signal handler called the handle whose call it had interrupted. Nothing of the inner call was done."""
 

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from trax.errors import ReentrantCallError
 
 
 class CallGuard:
-    """Knows which threads are in the middle of a call."""
+    """The threads that are in the middle of a call.
+
+    A call takes its thread from ``check()``, adds it to ``threads`` inside a ``try`` and discards it in the
+    ``finally``: written out, because an interrupt at the beginning of a context manager's exit would leave the thread
+    inside. Without the guard, an inner call would wait for ever for a lock that its own thread holds, or come in
+    between two halves of a step.
+    """
 
     def __init__(self) -> None:
-        self._threads: set[int] = set()
+        self.threads: set[int] = set()
 
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        """This thread is in a call for the length of the block; ReentrantCallError if it is in one already.
-
-        Without it, the inner call would wait for ever for a lock that its own thread holds, or come in between two
-        halves of a step.
-        """
+    def check(self) -> int:
+        """The calling thread, to be added; ReentrantCallError if it is inside already."""
         thread = threading.get_ident()
-        if thread in self._threads:
+        if thread in self.threads:
             text = (
                 "a signal handler called the store in the middle of another of its calls. Set a flag in the handler, "
                 "and call the store where the program looks at the flag."
             )
             raise ReentrantCallError(text, reason="called from inside a call")
-        try:
-            self._threads.add(thread)
-            yield
-        finally:
-            self._threads.discard(thread)
+        return thread

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from typing import TypeVar
 
 from trax.codecs.base import Encoded
 from trax.commit import Committer
-from trax.errors import HandleError, TraxError
+from trax.errors import ClosedError, ConflictError, HandleError, TraxError
 from trax.guard import CallGuard
 from trax.storage.base import BlobReference, Commit, Storage, Stored
 
 logger = logging.getLogger("trax")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,34 @@ class Publisher:
         self._committer = committer
         self._guard = CallGuard()
         self._publishing = threading.Lock()
-        self._calls = count(1)
+        self._ordering = threading.Condition()
+        self._calls = 0
+        self._in_flight: set[int] = set()
+        self._closed = False
         self._newest: dict[str, int] = {}
 
-    def begin(self) -> int:
-        """The place of a call in the order of calls."""
-        return next(self._calls)
+    def begin(self) -> tuple[int, int]:
+        """The place of a call in the order of calls, and the last sequence before it: a later call has no lower one."""
+        with self._ordering:
+            self._calls += 1
+            return self._calls, self._committer.last_sequence
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Nothing is published, and so no file removed, inside the block."""
-        with self._guard.inside(), self._publishing:
-            yield
+    def while_paused(self, action: Callable[[], T]) -> T:
+        """Do something; nothing is published, and so no file removed, meanwhile."""
+        thread = self._guard.check()
+        try:
+            self._guard.threads.add(thread)
+            with self._publishing:
+                return action()
+        finally:
+            self._guard.threads.discard(thread)
+
+    def close(self) -> None:
+        """Wait for the calls that are in the middle of something; there will be no others."""
+        self._guard.check()
+        with self._ordering:
+            self._closed = True
+            self._ordering.wait_for(lambda: not self._in_flight)
 
     def publish(
         self, call: int, changes: Mapping[str, Change], ahead: Sequence[tuple[int, Commit]] = (), sequences: int = 1
@@ -63,17 +79,42 @@ class Publisher:
 
         ``ahead`` are records that become part of the log with them, each with its place among the new sequences.
         """
+        thread = self._guard.check()
+        try:
+            self._guard.threads.add(thread)
+            self._enter(call)
+            return self._publish(call, changes, ahead, sequences)
+        finally:
+            self._guard.threads.discard(thread)
+            with self._ordering:
+                self._in_flight.discard(call)
+                self._ordering.notify_all()
+
+    def _enter(self, call: int) -> None:
+        with self._ordering:
+            if self._closed:
+                self._committer.check()
+                raise ClosedError("this handle is being closed. Open the store again.", reason="closed")
+            self._in_flight.add(call)
+
+    def _publish(
+        self, call: int, changes: Mapping[str, Change], ahead: Sequence[tuple[int, Commit]], sequences: int
+    ) -> int:
         self._committer.sync_through(max((change.cut for change in changes.values()), default=0))
         written: dict[str, bytes | BlobReference] = {}
+
+        def commit(first: int) -> int:
+            last = first + sequences - 1
+            names = self._merge(call, changes, written, first, last)
+            self._storage.publish(names, last, [(first + place, records) for place, records in ahead])
+            return last
+
         try:
             for name, change in changes.items():
                 if change.encoded is not None:
                     written[name] = self._storage.write_value(change.encoded)
-            with self._guard.inside(), self._publishing:
-                with self._committer.exclusive(sequences) as first:
-                    last = first + sequences - 1
-                    names = self._merge(call, changes, written, first, last)
-                    self._storage.publish(names, last, [(first + place, commit) for place, commit in ahead])
+            with self._publishing:
+                last = self._committer.exclusively(sequences, commit)
                 for name, change in changes.items():
                     if not change.only_if_absent:
                         self._newest[name] = max(call, self._newest.get(name, 0))
@@ -102,14 +143,19 @@ class Publisher:
             if change.only_if_absent and present is not None:
                 cut = max(cut, present.cut)  # a deleted name: what was logged before the deletion stays deleted
             if present is not None and cut < present.cut:
-                continue  # what is stored contains more of the log, and that part of the log may be gone
+                # What is stored contains more of the log, and that part of the log may be gone.
+                text = (
+                    f"{name!r} was checkpointed meanwhile, with more of the log than this value contains. Nothing of "
+                    f"this call was stored: checkpoint a name from one place at a time."
+                )
+                raise ConflictError(text, sequence=present.cut, reason="a checkpoint that contains more")
             names[name] = Stored(cut, last, written.get(name))
         return names
 
     def _compact(self) -> None:
         """Tidy up behind a checkpoint, which is done and stays done whatever happens here."""
         try:
-            self._storage.compact(self._committer.quiet())
+            self._storage.compact(self._committer.quietly)
         except HandleError as error:
             self._committer.finish(error)
         except TraxError as error:

@@ -30,6 +30,7 @@ from trax.errors import (
     NameNotStoredError,
     OvertakenError,
     ReadOnlyError,
+    ReentrantCallError,
     TraxError,
     ValueTooLargeError,
 )
@@ -104,7 +105,11 @@ class Trax:
                 path, must_exist=mode == "r+", codec=codec, keep=keep, preallocate=sync == "always", fs=fs
             )
             self._storage = storage
-            self._writer = Writer(storage, sync, sync_interval_s, buffer_bytes)
+            try:
+                self._writer = Writer(storage, sync, sync_interval_s, buffer_bytes)
+            except BaseException:
+                storage.close()
+                raise
             self._background = ThreadPoolExecutor(1, "trax-checkpoint")
             self._finalizer = weakref.finalize(self, close_dropped, self._writer, self.path)
         self._codec = get_codec(self._storage.codec)
@@ -124,8 +129,8 @@ class Trax:
         with the last good snapshot in place.
         """
         writer = self._for_writing()
-        call = writer.publisher.begin()
-        cut, encoded = self._encode_values(mapping, values)
+        call, cut = writer.publisher.begin()
+        encoded = self._encode_values(mapping, values)
         return writer.publisher.publish(call, {name: Change(value, cut) for name, value in encoded.items()})
 
     def checkpoint_at(self, sequence: int, mapping: Mapping[str, Any]) -> int:
@@ -134,8 +139,8 @@ class Trax:
         For a state that another thread folded from the log while this one goes on logging.
         """
         writer = self._for_writing()
-        call = writer.publisher.begin()
-        last, encoded = self._encode_values(mapping, {})
+        call, last = writer.publisher.begin()
+        encoded = self._encode_values(mapping, {})
         if not 0 <= sequence <= last:
             text = f"checkpoint_at() takes a sequence between 0 and the last one, {last}, and got {sequence}."
             raise InvalidArgumentError(text, sequence=sequence, reason="no such sequence")
@@ -157,8 +162,8 @@ class Trax:
         stays. If calls overlap, the later one wins for each name.
         """
         writer = self._for_writing()
-        call = writer.publisher.begin()
-        cut, encoded = self._encode_values(mapping, values)
+        call, cut = writer.publisher.begin()
+        encoded = self._encode_values(mapping, values)
         changes = {name: Change(copy_buffers(value), cut) for name, value in encoded.items()}
         future = self._background.submit(writer.publisher.publish, call, changes)
         future.add_done_callback(self._note_failure)
@@ -181,12 +186,12 @@ class Trax:
     def batch(self) -> Batch:
         """``with store.batch() as b:`` makes what is done with ``b.log`` and ``b.checkpoint`` one atomic commit."""
         self._for_writing()
-        return Batch(self._encode_record, self._encode_values, self._commit_batch)
+        return Batch(self._encode_record, self._begin_in_batch, self._commit_batch)
 
     def delete(self, *names: str) -> int:
         """Remove names, their values and all that was logged of them; durable when it returns the commit's sequence."""
         writer = self._for_writing()
-        call = writer.publisher.begin()
+        call, _ = writer.publisher.begin()
         if not names:
             raise InvalidArgumentError("delete() was given no name.", reason="empty")
         for name in names:
@@ -309,8 +314,7 @@ class Trax:
             self._check_open()
             return verify_store(self.path)
         self._for_writing().committer.flush()
-        with self._writer.publisher.paused():
-            return verify_store(self.path)
+        return self._writer.publisher.while_paused(lambda: verify_store(self.path))
 
     def copy_to(self, path: str | os.PathLike[str]) -> None:
         """Copy the store, as it is now, to a directory that is new or empty; durable when it returns.
@@ -319,8 +323,7 @@ class Trax:
         """
         writer = self._for_writing()
         writer.committer.sync()
-        with writer.publisher.paused():
-            writer.storage.copy_to(path)
+        writer.publisher.while_paused(lambda: writer.storage.copy_to(path))
 
     # The end
 
@@ -331,14 +334,25 @@ class Trax:
         """
         if self._closed is not None:
             return
+        text = f"this handle of {self.path} was closed. Open the store again with trax.Trax()."
+        error = ClosedError(text, path=self.path, reason="closed")
         if self._writer is not None:
             self._background.shutdown()
-        text = f"this handle of {self.path} was closed. Open the store again with trax.Trax()."
-        self._closed = ClosedError(text, path=self.path, reason="closed")
+            try:
+                self._writer.close(error)
+            except ReentrantCallError:
+                raise
+            except TraxError:
+                self._forget(error)
+                raise
+        self._forget(error)
+        self._raise_background_failure()
+
+    def _forget(self, error: HandleError) -> None:
+        """The last step of closing: until then an interrupted call can be repeated."""
         if self._writer is not None:
             self._finalizer.detach()
-            self._writer.close(self._closed)
-        self._raise_background_failure()
+        self._closed = error
 
     def __enter__(self) -> Trax:
         self._check_open()
@@ -376,14 +390,16 @@ class Trax:
         encode = self._codec.encode
         return {name: encode(entry, name) for name, entry in named.items()}
 
-    def _encode_values(
-        self, mapping: Mapping[str, Any] | None, values: dict[str, Any]
-    ) -> tuple[int, dict[str, Encoded]]:
-        """The cut, which is the last sequence as the call begins, and the encoded values."""
-        cut = self._for_writing().committer.last_sequence
+    def _encode_values(self, mapping: Mapping[str, Any] | None, values: dict[str, Any]) -> dict[str, Encoded]:
         named = named_values(mapping, values, "checkpoint")
         self._check_names(named)
-        return cut, {name: self._codec.encode_value(value, name) for name, value in named.items()}
+        return {name: self._codec.encode_value(value, name) for name, value in named.items()}
+
+    def _begin_in_batch(
+        self, mapping: Mapping[str, Any] | None, values: dict[str, Any]
+    ) -> tuple[int, dict[str, Encoded]]:
+        _, cut = self._for_writing().publisher.begin()
+        return cut, self._encode_values(mapping, values)
 
     def _check_names(self, named: Mapping[str, Any]) -> None:
         if not named.keys() <= self._known_names:
@@ -397,7 +413,8 @@ class Trax:
             raise self._too_large("batch", nbytes)
         if not batch.changes:
             return writer.committer.log(records, nbytes)
-        return writer.publisher.publish(writer.publisher.begin(), batch.changes, batch.ahead, batch.size)
+        call, _ = writer.publisher.begin()
+        return writer.publisher.publish(call, batch.changes, batch.ahead, batch.size)
 
     def _create_absent(self, creators: Mapping[str, Create | None]) -> None:
         """Store a first value for each name that has none and whose creator is given."""
@@ -406,7 +423,7 @@ class Trax:
             absent = {name: make for name, make in creators.items() if make is not None and name not in self}
             if not absent:
                 return
-            call = writer.publisher.begin()
+            call, _ = writer.publisher.begin()
             encoded = {name: self._codec.encode_value(make(), name) for name, make in absent.items()}
             changes = {name: Change(value, only_if_absent=True) for name, value in encoded.items()}
             writer.publisher.publish(call, changes)

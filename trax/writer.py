@@ -19,11 +19,9 @@ class Writer:
         self.publisher = Publisher(storage, self.committer)
 
     def close(self, error: HandleError) -> None:
-        try:
-            self.committer.close()
-        finally:
-            self.committer.finish(error)
-            self.storage.close()
+        """Let go of the store; every later call gets ``error``. After an interrupt this can be repeated."""
+        self.publisher.close()
+        self.committer.close(error, self.storage.close)
 
 
 def close_dropped(writer: Writer, path: str) -> None:

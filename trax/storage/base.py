@@ -6,8 +6,7 @@ become durable together, the *snapshot* is the commit point that replaces the on
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Protocol
@@ -152,10 +151,10 @@ class Storage(Protocol):
     def discard(self, values: Iterable[BlobReference]) -> None:
         """Remove those of the values that were never published."""
 
-    def compact(self, quiet: AbstractContextManager[None]) -> None:
+    def compact(self, quietly: Callable[[Callable[[], None]], None]) -> None:
         """Give back the space that entries already contained in snapshots take, if it is worth the work.
 
-        Appending may go on meanwhile, but inside ``quiet``.
+        Appending may go on meanwhile, but not while ``quietly`` runs what it is given.
         """
 
     def view(self, names: Collection[str] = (), at: int | None = None) -> View:

@@ -14,11 +14,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from trax.codecs.base import Encoded
+from trax.errors import ClosedError
 from trax.storage.base import BlobReference, Commit, SnapshotInfo, Stored
 from trax.storage.local.blob import write_blob
 from trax.storage.local.compaction import Floors, copy_survivors, needed, worth_copying
@@ -68,20 +69,21 @@ class LocalStorage:
                 preallocate=preallocate,
                 identity_is_proof=self._lock.real,
             )
+            self._commit_point, self._state, self._manner, self._torn, self._rewritten_records = opened
+            self._segment_fds = [self._state.writer.fd]
+            self._last_blob = self._state.snapshot.last_blob
+            self._last_segment = self._state.snapshot.last_segment
+            self._numbering = threading.Lock()
+            self._closed = False
         except BaseException:
             self._lock.release()
             raise
-        self._commit_point, self._state, self._manner, self._torn, self._rewritten_records = opened
-        self._segment_fds = [self._state.writer.fd]
-        self._last_blob = self._state.snapshot.last_blob
-        self._last_segment = self._state.snapshot.last_segment
-        self._numbering = threading.Lock()
 
     # The log
 
     def append(self, first_sequence: int, commits: Iterable[Commit]) -> None:
         writer = self._writer
-        self._commit_point.check_settled()
+        self._check_open()
         with asking("append to", writer.path):
             try:
                 writer.append(first_sequence, commits)
@@ -90,11 +92,13 @@ class LocalStorage:
                 raise
 
     def sync(self) -> None:
+        self._check_open()
         with asking("sync", self._writer.path):
             self._writer.sync()
         self._commit_point.check_owner()
 
     def mark(self) -> None:
+        self._check_open()
         with asking("sync", self._writer.path):
             self._writer.mark(self._state.snapshot.sequence)
             self._writer.sync()  # makes durable: the mark, which proves the records before it
@@ -129,6 +133,7 @@ class LocalStorage:
     def write_value(self, encoded: Encoded) -> bytes | BlobReference:
         if not encoded.buffers and len(encoded.head) <= INLINE_BYTES:
             return encoded.head
+        self._check_open()
         with self._numbering:
             self._last_blob += 1
             number = self._last_blob
@@ -150,11 +155,11 @@ class LocalStorage:
         snapshot, kept, _, _ = self._state
         named = blobs_of(snapshot, kept)
         for reference in values:
-            if reference not in named and not self._commit_point.unsettled:
+            if reference not in named and not self._closed and not self._commit_point.unsettled:
                 self._remove(self._layout.blob(reference.number))
 
     def publish(self, names: Mapping[str, Stored], sequence: int, ahead: Sequence[tuple[int, Commit]] = ()) -> None:
-        self._commit_point.check_settled()
+        self._check_open()
         old, _, writer, _ = self._state
         if not writer.empty and writer.synced != writer.tail.offset:
             with asking("sync", writer.path):
@@ -183,8 +188,8 @@ class LocalStorage:
             with suppress(OSError):  # not synced, and not needed: it helps to find that an older snapshot was put back
                 new_writer.mark(snapshot.sequence)
 
-    def compact(self, quiet: AbstractContextManager[None]) -> None:
-        self._commit_point.check_settled()
+    def compact(self, quietly: Callable[[Callable[[], None]], None]) -> None:
+        self._check_open()
         old, kept, writer, summaries = self._state
         floors = Floors(old.names, (one.names for one in kept))
         run = worth_copying(old.segments[:-1], summaries, floors)
@@ -201,8 +206,8 @@ class LocalStorage:
             survivors = () if copy.empty else (reference._replace(sealed=copy.tail),)
             segments = (*rest, *survivors, old.segments[-1])
             snapshot = replace(old, generation=old.generation + 1, last_segment=self._last_segment, segments=segments)
-            with quiet:
-                self._replace(State(snapshot, kept, writer, {**summaries, reference.number: copy.summary}))
+            state = State(snapshot, kept, writer, {**summaries, reference.number: copy.summary})
+            quietly(lambda: self._replace(state))
         self._close_segment(copy.fd)
         if not survivors:
             self._remove(copy.path)
@@ -248,7 +253,7 @@ class LocalStorage:
         """Let go of the store. What was not synced before is not synced now."""
         try:
             # A file that another writer may be using is not touched.
-            if not self._commit_point.unsettled and self._commit_point.is_ours():
+            if not self._closed and not self._commit_point.unsettled and self._commit_point.is_ours():
                 self._let_go()
         finally:
             self._release()
@@ -340,15 +345,24 @@ class LocalStorage:
             self._remove(path)
 
     def _remove(self, path: str) -> None:
-        # A file that stays costs space until the next opening sweeps it; nothing names it.
+        # A file that stays costs space until the next opening sweeps it; nothing names it. One that another writer may
+        # have given the same number is not ours to remove.
         with suppress(OSError):
-            self._fs.unlink(path)
+            if not self._closed and self._commit_point.is_ours():
+                self._fs.unlink(path)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            text = f"this handle of {self._layout.path} was closed. Open the store again."
+            raise ClosedError(text, path=self._layout.path, reason="closed")
+        self._commit_point.check_settled()
 
     def _close_segment(self, fd: int) -> None:
         self._segment_fds.remove(fd)
         self._fs.close(fd)
 
     def _release(self) -> None:
+        self._closed = True  # before any descriptor is closed: its number may be another file's at once
         while self._segment_fds:
             self._fs.close(self._segment_fds.pop())
         self._commit_point.close()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import warnings
+import weakref
 from contextlib import suppress
 
 from trax.errors import LockWarning, StoreLockedError
@@ -37,8 +38,10 @@ class WriterLock:
     def release(self) -> None:
         """Let the next writer in."""
         if self._fd is not None:
+            self._finalizer.detach()
             self._fs.unlock(self._fd)
-            self._fs.close(self._fd)
+            fd, self._fd = self._fd, None
+            self._fs.close(fd)
         elif not self.real and read_owner_file(self._fs, self._layout) == self._owner:
             self._fs.unlink(self._layout.owner)  # unless another has taken over meanwhile: then it is its file
         self._fd, self.real = None, True
@@ -46,6 +49,7 @@ class WriterLock:
     def abandon(self) -> None:
         """In a forked child: drop the descriptor. Unlocking it would unlock the parent, whose lock it is."""
         if self._fd is not None:
+            self._finalizer.detach()
             self._fs.close(self._fd)
         self._fd, self.real = None, True
 
@@ -60,6 +64,9 @@ class WriterLock:
                     self._fs.truncate(fd, 0)
                     write_all(self._fs, fd, encode_owner(self._owner), 0)
                     self._fd = fd
+                    # An interrupt while the store is being opened must not leave it locked until the process ends.
+                    self._finalizer = weakref.finalize(self, self._fs.close, fd)
+                    self._finalizer.atexit = False
                     return
                 owner = decode_owner(self._fs.pread(fd, _OWNER_BYTES, 0))
             except FileNotFoundError:

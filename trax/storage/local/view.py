@@ -149,21 +149,25 @@ def segment_frames(fs: FileSystem, segment: OpenSegment, active_end: int | None)
 
 
 def _growing_frames(fs: FileSystem, segment: OpenSegment) -> Iterator[Frame]:
-    start = segment.start
+    seen = segment.start.sequence
+    failed: Tail | None = None
     while True:
         with asking("read", segment.path):
             end = fs.size(segment.fd)
-        walk = Walk(fs, segment.fd, segment.path, segment.reference.salt, start, end)
-        yield from _walked(walk)
+        walk = Walk(fs, segment.fd, segment.path, segment.reference.salt, segment.start, end)
+        for frame in _walked(walk):
+            if frame.sequences[-1] > seen:
+                seen = frame.sequences[-1]
+                yield frame
         try:
             judge(walk)
             return
         except CorruptionError:
-            # A page that was read before the writer filled it, followed by one read after, looks like damage once. It
-            # is damage if a second look finds no more.
-            if walk.tail == start:
+            # A page that was read before the writer filled it, or a mark before it was replaced, looks like damage
+            # once. It is damage if a second look, from the beginning, comes no further.
+            if walk.tail == failed:
                 raise
-            start = walk.tail
+            failed = walk.tail
 
 
 def _walked(walk: Walk) -> Iterator[Frame]:
