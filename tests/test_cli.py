@@ -810,13 +810,18 @@ def test_import_never_changes_a_store(path: Path, tmp_path: Path) -> None:
     assert run("import", file, tmp_path / "empty").returncode == 0
 
 
+def one_more(lines: list[str]) -> list[str]:
+    return [*lines[:-1], lines[-1].replace('"records": 10', '"records": 11')]
+
+
 def broken_exports() -> dict[str, Callable[[list[str]], list[str]]]:
     return {
         "the last line is missing": lambda lines: lines[:-1],
         "a record is missing": lambda lines: lines[:6] + lines[7:],
         "a name is missing": lambda lines: lines[:2] + lines[3:],
         "the last line is cut": lambda lines: [*lines[:-1], lines[-1][:-6]],
-        "a record is twice there": lambda lines: [*lines[:6], lines[5], *lines[6:]],
+        "a record is twice there": lambda lines: one_more([*lines[:6], lines[5], *lines[6:]]),
+        "records are in another order": lambda lines: [*lines[:5], lines[6], lines[5], *lines[7:]],
         "a name is twice there": lambda lines: [*lines[:3], lines[2], *lines[3:]],
         "something follows": lambda lines: [*lines, lines[-1]],
         "it is empty": lambda lines: [],
@@ -829,11 +834,9 @@ def broken_exports() -> dict[str, Callable[[list[str]], list[str]]]:
         ],
         "a cut is nonsense": lambda lines: [*lines[:2], lines[2].replace('"cut": 11', '"cut": 99'), *lines[3:]],
         "a name is nonsense": lambda lines: [*lines[:2], lines[2].replace('"config"', '""'), *lines[3:]],
-        "a record is not behind the cut": lambda lines: [
-            *lines[:5],
-            '{"sequence": 3, "entries": {"config": 1}}',
-            *lines[5:],
-        ],
+        "a record is not behind the cut": lambda lines: one_more(
+            [*lines[:5], '{"sequence": 1, "entries": {"config": 1}}', *lines[5:]]
+        ),
         "a buffer is missing": lambda lines: [
             line.replace('"buffers": ["', '"buffers": [], "more": ["') for line in lines
         ],

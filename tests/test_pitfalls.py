@@ -649,6 +649,91 @@ def test_copied_survivors_keep_their_sequences(tmp_path: Path, monkeypatch: pyte
         assert store.recover("rare", None, fold) == [number for _, number in logged]
 
 
+def test_a_batch_whose_checkpoint_was_overtaken_is_refused_as_a_whole(tmp_path: Path) -> None:
+    with trax.Trax(tmp_path / "s") as store:
+        store.checkpoint(x=[], y=[])
+        with pytest.raises(errors.ConflictError, match="Nothing of this call was stored"), store.batch() as batch:
+            batch.log(x="in the batch")
+            batch.checkpoint(x=["in the batch"])
+            store.log(x="outside")
+            store.checkpoint(x=["outside"])
+            batch.log(y=1)
+        assert store.recover_many(["x", "y"], None, fold) == {"x": ["outside"], "y": []}
+        assert store.checkpoint(x=["again"]) > 0
+    with reopen_and_check(tmp_path / "s") as store:
+        assert store.recover("x") == ["again"]
+
+
+def test_closing_waits_for_the_call_of_another_thread(tmp_path: Path) -> None:
+    """Whose blob would otherwise be written, or removed, under the next writer's hands."""
+    store = trax.Trax(tmp_path / "s")
+    storage = store._writer.storage  # type: ignore[union-attr]
+    write_value = storage.write_value
+    waiting, go_on = threading.Event(), threading.Event()
+
+    def slow(encoded: Any) -> Any:
+        value = write_value(encoded)
+        waiting.set()
+        assert go_on.wait(20)
+        return value
+
+    storage.write_value = slow  # type: ignore[method-assign]
+    saving = threading.Thread(target=store.checkpoint, args=({"x": "x" * 5000},))
+    saving.start()
+    assert waiting.wait(20)
+    closing = threading.Thread(target=store.close)
+    closing.start()
+    closing.join(0.3)
+    assert closing.is_alive()
+    with pytest.raises(errors.ClosedError):
+        store.checkpoint(y=1)
+    go_on.set()
+    saving.join(20)
+    closing.join(20)
+    with reopen_and_check(tmp_path / "s") as again:
+        assert again.recover("x") == "x" * 5000
+    for call in (lambda: storage.append(9, []), storage.sync, storage.mark, lambda: storage.publish({}, 9)):
+        with pytest.raises(errors.ClosedError):
+            call()
+
+
+def test_an_interrupted_close_can_be_repeated(tmp_path: Path) -> None:
+    armed = threading.Event()
+    fs = Stubborn(pwrite=lambda *_: KeyboardInterrupt() if armed.is_set() else None)
+    store = trax.Trax(tmp_path / "s", sync="os", buffer_bytes=1000, fs=fs)
+    store.log(a="only in the process")
+    armed.set()
+    with pytest.raises(KeyboardInterrupt):
+        store.close()
+    armed.clear()
+    store.close()
+    with reopen_and_check(tmp_path / "s") as again:
+        assert [entry for _, entry in again.entries("a")] == ["only in the process"]
+
+
+def test_a_refused_sync_does_not_end_the_syncing(tmp_path: Path) -> None:
+    full, refused = threading.Event(), threading.Event()
+
+    def refuse(*_: object) -> OSError | None:
+        if not full.is_set():
+            return None
+        if threading.current_thread().name == "trax-sync":
+            refused.set()
+        return OSError(errno.ENOSPC, "x")
+
+    with trax.Trax(
+        tmp_path / "s", sync="interval", sync_interval_s=0.01, buffer_bytes=1000, fs=Stubborn(pwrite=refuse)
+    ) as store:
+        full.set()
+        store.log(a=1)
+        assert refused.wait(20)
+        full.clear()
+        deadline = time.monotonic() + 20
+        while store.durable_sequence < 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert store.durable_sequence == 1
+
+
 def test_time_and_size_of_nothing(tmp_path: Path) -> None:
     """An idle store that is opened and closed again and again does not grow."""
     with trax.Trax(tmp_path / "s") as store:
