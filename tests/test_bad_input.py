@@ -57,6 +57,18 @@ def test_a_foreign_file_in_a_store_is_left_alone_and_noted(tmp_path: Path) -> No
     assert (tmp_path / "s" / "notes.txt").read_text() == (tmp_path / "s" / "blobs" / "notes.txt").read_text() == "mine"
 
 
+def test_directories_that_a_copy_left_out_because_they_are_empty_are_made_again(tmp_path: Path) -> None:
+    with trax.Trax(tmp_path / "s") as store:
+        store.checkpoint(a=1)
+    (tmp_path / "s" / "blobs").rmdir()
+    (tmp_path / "s" / "kept").rmdir()
+    with trax.Trax(tmp_path / "s", keep=2) as store:
+        store.checkpoint(a="x" * 5000)
+        store.checkpoint(a="y" * 5000)
+    with reopen_and_check(tmp_path / "s") as store:
+        assert store.recover("a") == "y" * 5000
+
+
 @pytest.mark.parametrize("what", ["segment", "blob", "kept"])
 def test_a_missing_file_is_named(tmp_path: Path, what: str) -> None:
     with trax.Trax(tmp_path / "s", keep=2) as store:

@@ -12,6 +12,7 @@ import pytest
 
 import trax
 from tests.crashing import Job, judge
+from tests.helpers import kill
 from trax.storage.local import compaction
 from trax.testing.faults import FAULTS, FaultyFileSystem
 from trax.testing.recording import RecordingFileSystem
@@ -54,6 +55,8 @@ class FaultyJob(Job):
                     store.close()
                 except (trax.TraxError, KeyboardInterrupt, MemoryError) as error:
                     first = first or error
+                if store._closed is None:
+                    kill(store)  # no call of close() came to its end: only that of the process will
         return first
 
     def note(self, note: tuple[int, int]) -> None:

@@ -85,7 +85,7 @@ def make_directories(fs: FileSystem, layout: Layout, mode: int | None = None) ->
 
     ``mode`` overrides the umask for the store's own directories.
     """
-    missing = []
+    missing: list[str] = []
     path = layout.path
     while fs.kind(path) == "absent":
         missing.append(path)

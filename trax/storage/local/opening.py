@@ -205,6 +205,14 @@ def _report(torn: TornTail) -> None:
     warnings.warn(TornTailWarning(text), stacklevel=2)
 
 
+def _restore_empty_directories(fs: FileSystem, layout: Layout) -> None:
+    """Make those that a tool which copies files only has left out. A publish syncs their names before it needs them."""
+    with asking("open", layout.path):
+        for directory in (layout.blobs, layout.kept):
+            if fs.kind(directory) == "absent":
+                fs.mkdir(directory, fs.mode(layout.path))
+
+
 def sweep(fs: FileSystem, layout: Layout, snapshot: Snapshot, blobs: set[int]) -> None:
     """Remove files that bear our names and that no snapshot names: leftovers of calls that a crash ended."""
     with asking("sweep", layout.path):
@@ -242,6 +250,7 @@ def open_for_writing(
         old = load_snapshot(fs, layout.snapshot) if exists else first_snapshot(fs, layout, codec or "msgpack")
     check_codec(codec, old.codec, layout.path)
     if exists:
+        _restore_empty_directories(fs, layout)
         check_is_latest(fs, layout, old)
     snapshot = replace(old, generation=old.generation + 1, epoch=old.epoch + 1, keep=keep or old.keep)
     commit_point = CommitPoint(fs, layout, snapshot, identity_is_proof=identity_is_proof)
