@@ -28,6 +28,7 @@ TOOLS = {
         "pytest-cov>=6.0",
         "coverage>=7.10",
         "hypothesis>=6.100",
+        "mypy>=1.14",
         *EXTRAS["numpy"],
         *EXTRAS["cli"],
     ],
