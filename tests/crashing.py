@@ -34,7 +34,6 @@ class Model:
     states: list[State] = field(default_factory=lambda: [{}])
     sequences: list[int] = field(default_factory=list)
     durable: int = 0
-    waiting: dict[str, list[Any]] = field(default_factory=dict)
 
     def issue(self, state: State) -> None:
         self.states.append({name: list(values) for name, values in state.items()})

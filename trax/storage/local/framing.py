@@ -42,7 +42,6 @@ _FRAME_COVERED_BYTES = 16  # salt and offset: covered by the checksum, not writt
 FRAME_HEADER_BYTES = _FRAME.size - _FRAME_COVERED_BYTES + _CHECKSUM.size
 assert FRAME_HEADER_BYTES == 48
 
-MAX_PAYLOAD_BYTES = 2**32 - 1
 MAX_SEQUENCE = 2**64 - 1
 
 
