@@ -17,12 +17,14 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test coverage lint docs wheel clean FORCE
+.PHONY: help demo test coverage crash mutants lint docs wheel clean FORCE
 
 help:
 	@echo "make demo      kill a sampling job again and again, and compare its result with an unkilled run's"
 	@echo "make test      run the tests against the built wheel"
 	@echo "make coverage  the same, and measure which lines and branches they reach"
+	@echo "make crash     search for faults at full length (about 20 minutes): power loss, damage, kills, errors"
+	@echo "make mutants   take each safeguard away, and see which test notices (about half an hour)"
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      build the documentation into docs/_build"
 	@echo "make wheel     build the wheel into dist"
@@ -37,6 +39,12 @@ test: $(VENV)/test.stamp
 
 coverage: $(VENV)/test.stamp
 	@$(PYTEST) --cov --cov-report=term-missing:skip-covered
+
+crash: $(VENV)/test.stamp
+	@$(RUN) tools/crash.py
+
+mutants: $(VENV)/test.stamp
+	@$(VENV)/bin/python tools/mutants.py
 
 lint: $(VENV)/lint.stamp
 	@$(RUN) -m ruff check

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.counting import count
 from tests.crashing import Job, crash_after_a_kill, crash_everywhere
 from trax.storage.local import compaction
 
-SEED = int(os.environ.get("TRAX_SEED", "20261121"))
+SEED = os.environ.get("TRAX_SEED", "20261121")
 RUNS = int(os.environ.get("TRAX_CRASH_RUNS", "4"))
 
 
@@ -40,7 +41,8 @@ def test_power_loss_anywhere_leaves_a_state_that_the_store_had(sync: str, keep: 
             job = Job(Path(directory) / "run" / "store", dice, sync, keep, codec)
             states, deeper = crash_everywhere(job, 8, 2, Path(directory) / "crash", seen, deep=0.05)
             tried, nested = tried + states, nested + deeper
-    print(f"{tried} states, {nested} of crashed recoveries")
+    count("power loss", tried)
+    count("power loss in the recovery", nested)
     assert tried > 50 * RUNS and nested > 0
 
 
@@ -56,5 +58,5 @@ def test_power_loss_after_a_kill_takes_nothing_that_the_next_process_saw(sync: s
             (Path(directory) / "run").mkdir()
             job = Job(Path(directory) / "run" / "store", dice, sync, 1 + run % 2)
             tried += crash_after_a_kill(job, 5, 1, Path(directory) / "crash", seen, share=0.08)
-    print(f"{tried} states")
+    count("power loss after a kill", tried)
     assert tried > 20 * RUNS

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import trax
+from tests.counting import count
 from tests.crashing import Job, judge
 from tests.helpers import kill
 from trax.storage.local import compaction
@@ -110,6 +111,7 @@ def test_any_operation_may_fail(scratch: Path, fault: str, once: bool, sync: str
             failure.add_note(f"operation {nth} ({fs.failed[:1]}) failed with {fault}; the job had seen {error!r}")
             raise
     assert reached > 50 or fault == "short write"
+    count("failing operations", counting.count)
 
 
 def test_what_a_failed_call_recorded_can_be_played(tmp_path: Path) -> None:

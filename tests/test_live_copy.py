@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import trax
+from tests.counting import count
 from tests.crashing import fold
 
 COPIES = int(os.environ.get("TRAX_COPIES", "40"))
@@ -72,6 +73,7 @@ def test_a_copy_of_a_live_store_is_a_state_that_it_had_or_an_error(tmp_path: Pat
         writer.join()
         store.close()
     print(f"{opened} of {COPIES} copies opened")
+    count("copies of a live store", COPIES)
     assert opened > 0
 
 

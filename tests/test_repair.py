@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import trax
+from tests.counting import count
 from tests.helpers import reopen_and_check
 from tests.test_cli import flip, on_terminal, run
 from trax.inspection import verify_store
@@ -29,7 +30,7 @@ from trax.storage.local.layout import Layout
 from trax.testing.disks import crash_images
 from trax.testing.recording import RecordingFileSystem
 
-SEED = int(os.environ.get("TRAX_SEED", "20261121"))
+SEED = os.environ.get("TRAX_SEED", "20261121")
 RUNS = int(os.environ.get("TRAX_REPAIR_RUNS", "150"))
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 LARGE = "x" * 6000
@@ -484,6 +485,7 @@ def test_whatever_is_damaged_what_comes_back_had_been_there() -> None:
                 error.add_note(f"in run {run_number}")
                 raise
     print(dict(outcomes))
+    count("repairs of damaged stores", RUNS)
     assert outcomes["everything"] and outcomes["a part"] and outcomes["impossible"], outcomes
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 import trax
+from tests.counting import count
 from tests.killing import THREADS, fold
 
 KILLS = int(os.environ.get("TRAX_KILLS", "12"))
-SEED = int(os.environ.get("TRAX_SEED", "20261121"))
+SEED = os.environ.get("TRAX_SEED", "20261121")
 WORKER = Path(__file__).with_name("killing.py")
 
 
@@ -80,3 +81,4 @@ def test_sigkill_loses_nothing_acknowledged_and_shows_no_half_record(tmp_path: P
             assert now >= recovered
             recovered = now
     assert recovered > 0
+    count("SIGKILL", KILLS)

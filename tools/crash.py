@@ -1,0 +1,116 @@
+"""Search for faults at full length, and print one table: method, cases tried, faults found.
+
+    python tools/crash.py [word ...]
+
+Each row is a part of the tests, which ``make test`` runs too, briefly. The words choose rows. TRAX_SEED chooses other
+random cases than those of the last run; what was chosen is printed. Ends with status 1 if anything was found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Search:
+    """A part of the tests, and how much more of it is run here than by ``make test``."""
+
+    what: str
+    tests: tuple[str, ...]
+    effort: Mapping[str, str] = field(default_factory=dict)
+    shards: int = 1
+    """Run so often, each with a seed of its own."""
+
+
+# The longest first: they set the time that the whole takes.
+SEARCHES = [
+    Search("power loss", ("tests/test_crash.py",), {"TRAX_CRASH_RUNS": "12"}, shards=10),
+    Search("corruption", ("tests/test_corruption.py",), {"TRAX_CORRUPTION_STRIDE": "1"}),
+    Search("SIGKILL", ("tests/test_sigkill.py", "tests/test_examples.py"), {"TRAX_KILLS": "120"}),
+    Search("faults", ("tests/test_faults.py",)),
+    Search("repair", ("tests/test_repair.py",), {"TRAX_REPAIR_RUNS": "3000"}),
+    Search("state machine", ("tests/test_state_machine.py",)),
+    Search("copies of a live store", ("tests/test_live_copy.py",), {"TRAX_COPIES": "400"}),
+]
+
+
+@dataclass
+class Outcome:
+    """What one run of a search came to."""
+
+    search: Search
+    cases: Counter[str]
+    faults: list[str]
+    skipped: list[str]
+    seconds: float
+
+
+def run(search: Search, seed: str) -> Outcome:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as directory:
+        counts = Path(directory, "cases")
+        environment = {**os.environ, **search.effort, "TRAX_CASES": str(counts), "TRAX_SEED": seed}
+        command = [sys.executable, "-m", "pytest", "-q", "-rfEs", "--tb=short", "-p", "no:cacheprovider", *search.tests]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        cases: Counter[str] = Counter()
+        for line in counts.read_text().splitlines() if counts.exists() else ():
+            method, tried = json.loads(line)
+            cases[method] += tried
+    lines = done.stdout.splitlines()
+    faults = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    if done.returncode and not faults:
+        faults = [f"pytest ended with {done.returncode}: {(done.stderr or done.stdout)[-500:]}"]
+    if faults:
+        print(done.stdout, file=sys.stderr)
+    return Outcome(search, cases, faults, [line for line in lines if line.startswith("SKIPPED")], _since(began))
+
+
+def main(words: list[str]) -> int:
+    chosen = [search for search in SEARCHES if not words or any(word in search.what for word in words)]
+    seed = os.environ.get("TRAX_SEED", "1")
+    print(f"TRAX_SEED={seed}", flush=True)
+    began = time.monotonic()
+    cases: Counter[str] = Counter()
+    faults: list[str] = []
+    skipped: set[str] = set()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        runs = [pool.submit(run, search, f"{seed}.{shard}") for search in chosen for shard in range(search.shards)]
+        for future in as_completed(runs):
+            outcome = future.result()
+            cases += outcome.cases
+            faults += outcome.faults
+            skipped.update(outcome.skipped)
+            print(f"  {outcome.search.what}: {outcome.seconds:.0f} s", file=sys.stderr, flush=True)
+    _print_table(cases, faults)
+    for line in [*sorted(skipped), *faults]:
+        print(line)
+    print(f"{sum(cases.values()):,} cases, {len(faults)} faults, {_since(began) / 60:.1f} minutes")
+    return 1 if faults or not cases else 0
+
+
+def _print_table(cases: Counter[str], faults: list[str]) -> None:
+    width = max([len("tests that found a fault"), *map(len, cases)])
+    print(f"{'method':{width}}  {'cases':>10}")
+    for method, tried in sorted(cases.items()):
+        print(f"{method:{width}}  {tried:>10,}")
+    print(f"{'tests that found a fault':{width}}  {len(faults):>10}")
+
+
+def _since(began: float) -> float:
+    return time.monotonic() - began
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
