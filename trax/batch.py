@@ -11,7 +11,7 @@ from trax.errors import ClosedError
 from trax.publish import Change
 from trax.storage.base import Commit, Record
 
-EncodeRecord = Callable[[Mapping[str, Any] | None, dict[str, Any]], Record]
+EncodeRecord = Callable[[Mapping[str, Any] | None, dict[str, Any]], tuple[Record, int]]
 EncodeValues = Callable[[Mapping[str, Any] | None, dict[str, Any]], tuple[int, dict[str, Encoded]]]
 CommitBatch = Callable[["Batch"], int]
 
@@ -37,8 +37,8 @@ class Batch:
     def log(self, mapping: Mapping[str, Any] | None = None, /, **entries: Any) -> None:
         """Add a record to the commit. The entries are encoded before this returns."""
         self._check_open()
-        record = dict(self._encode_record(mapping, entries))
-        self._records.append((self._next_place(), record))
+        record, _ = self._encode_record(mapping, entries)
+        self._records.append((self._next_place(), dict(record)))
 
     def checkpoint(self, mapping: Mapping[str, Any] | None = None, /, **values: Any) -> None:
         """Add a checkpoint to the commit. Large arrays are read at the end of the block: don't change them before."""

@@ -1,11 +1,17 @@
 """Pending records, group commit and sync policies: what stands between many threads and one storage.
 
+Three ways lead to the storage, and a committer goes one of them. ``sync="always"``: a record is queued, and whoever of
+the waiting threads leads brings everything that is queued with one fsync. Otherwise a record is handed over in the call
+itself, or, with a buffer, joins a run that is handed over whole.
+
 Invariants:
 
-- A record gets its sequence when it is queued, under ``_mutex``, and records reach the storage in that order, under
-  ``_io``. Whoever holds ``_io`` brings everything that is queued with it, so threads share one fsync.
+- A record gets its sequence when it is queued, under ``_mutex``, or when it is handed over, under ``_io``, and records
+  reach the storage in that order, under ``_io``.
 - A queued record stays queued until its fate is known. An interrupt anywhere leaves it there, and the next call brings
   it: the storage says how far it has come, so nothing is appended twice.
+- While records are queued and ``_leading`` is true, one thread is on its way to bring them; each of the others sleeps
+  on a lock of its own. Should an interrupt take that thread, the others find out after ``_PATIENCE_S``.
 - A signal handler that calls the handle in the middle of a call of its own thread gets an error, not a deadlock.
 - A sequence that was given out is never given out again, even if its record failed.
 - After a failed sync the outcome is unknown, for every waiting thread alike: the committer is finished.
@@ -17,33 +23,57 @@ import copy
 import logging
 import threading
 import weakref
-from collections.abc import Callable
-from itertools import groupby
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, TypeVar
 
 from trax.errors import FinishedError, HandleError, TraxError
 from trax.guard import CallGuard
-from trax.storage.base import Commit, Storage
+from trax.storage.base import Commit, Record, Storage
 
 logger = logging.getLogger("trax")
 T = TypeVar("T")
 
 SyncPolicy = Literal["always", "interval", "os"]
 
+_RUN_RECORDS = 128  # a run becomes one frame; with more records in it, reading back would not be any faster
+_RUN_ENTRY_BYTES = 1 << 16  # a larger record is not worth holding back
+_PATIENCE_S = 0.25
+
 
 class Pending:
-    """A commit that was given its sequences and whose fate is not yet known."""
+    """Records that were given their sequences and whose fate is not yet known."""
 
-    __slots__ = ("commit", "done", "error", "first", "last", "nbytes", "waits")
+    __slots__ = ("commit", "done", "error", "first", "leads", "turn")
 
-    def __init__(self, first: int, commit: Commit, nbytes: int, *, waits: bool) -> None:
+    def __init__(self, first: int, commit: Sequence[Record], turn: threading.Lock | None) -> None:
         self.first = first
-        self.last = first + len(commit) - 1
         self.commit = commit
-        self.nbytes = nbytes
-        self.waits = waits  # whether its caller is told what becomes of it; otherwise it has already returned
+        self.turn = turn
+        """Locked while its thread sleeps; None if nobody sleeps on it."""
+        self.leads = False
+        """Whether its thread was woken to bring what is queued."""
         self.done = False
         self.error: TraxError | None = None
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.commit) - 1
+
+    def wake(self) -> None:
+        """End the sleep of its thread. ``_mutex`` is held."""
+        turn, self.turn = self.turn, None
+        if turn is not None:
+            turn.release()
+
+
+class Run(Pending):
+    """Records whose callers have returned; it grows until it is brought, and is tried again when that is refused."""
+
+    __slots__ = ("records",)
+
+    def __init__(self, first: int) -> None:
+        self.records: list[Record] = []
+        super().__init__(first, self.records, None)
 
 
 class Committer:
@@ -55,11 +85,15 @@ class Committer:
         self._storage = storage
         self._always = sync == "always"
         self._buffer_bytes = buffer_bytes
+        self._bytes_for_a_run = min(buffer_bytes, _RUN_ENTRY_BYTES)
         self._mutex = threading.Lock()
         self._io = threading.Lock()
         self._queue: list[Pending] = []
         self._queued_bytes = 0
+        self._run: Run | None = None
+        self._leading = False
         self._guard = CallGuard()
+        self._inside = self._guard.threads
         self._last = storage.sequence
         self._durable = storage.sequence
         self._failure: TraxError | None = None
@@ -76,7 +110,8 @@ class Committer:
     @property
     def last_sequence(self) -> int:
         """The last sequence that was given out."""
-        return self._last
+        run = self._run
+        return self._last if run is None else run.last
 
     @property
     def durable_sequence(self) -> int:
@@ -85,21 +120,29 @@ class Committer:
 
     def log(self, commit: Commit, nbytes: int) -> int:
         """Add records; they are as safe as the sync policy says when this returns the sequence of the last."""
-        if nbytes < self._buffer_bytes:
-            return self._buffer(commit, nbytes)
-        thread = self._guard.check()
+        thread = threading.get_ident()
+        if thread in self._inside:
+            self._guard.check()
         try:
-            self._guard.threads.add(thread)
-            pending = self._enqueue(commit, nbytes, waits=True)
-            if not pending.done:
-                with self._io:
-                    if not pending.done:
-                        self._bring(sync=self._always)
+            self._inside.add(thread)
+            if nbytes < self._bytes_for_a_run:
+                # Room is made before the record is queued: if that fails, the call has failed, and kept nothing of it.
+                if self._queued_bytes + nbytes > self._buffer_bytes:
+                    self._make_room()
+                with self._mutex:
+                    run = self._run
+                    if run is None or len(run.records) >= _RUN_RECORDS:
+                        run = self._begin_run()
+                    records = run.records
+                    self._queued_bytes += nbytes
+                    records.extend(commit)  # the one step that counts: an interrupt comes before it or after it
+                    return run.first + len(records) - 1
+            if self._always or self._bytes_for_a_run:
+                return self._queue_up(commit)
+            with self._io:
+                return self._hand_over(commit)
         finally:
-            self._guard.threads.discard(thread)
-        if pending.error is not None:
-            raise copy.copy(pending.error) from pending.error
-        return pending.last
+            self._inside.discard(thread)
 
     def flush(self) -> None:
         """Hand everything that is queued to the operating system."""
@@ -124,6 +167,7 @@ class Committer:
         def do() -> T:
             with self._mutex:
                 self.check()
+                self._end_run()
                 first = self._last + 1
                 self._last += count
             self._raise(self._bring(sync=True, below=first))
@@ -166,8 +210,10 @@ class Committer:
             self._failure = error
         self._ended.set()
         with self._mutex:
+            self._end_run()
             for pending in self._queue:
                 pending.error, pending.done = error, True
+                pending.wake()
             self._queue, self._queued_bytes = [], 0
 
     def close(self, error: HandleError, release: Callable[[], None]) -> None:
@@ -196,75 +242,111 @@ class Committer:
         if mark:
             self._on_storage(self._storage.mark)
 
-    def _enqueue(self, commit: Commit, nbytes: int, *, waits: bool) -> Pending:
+    # The ways of a record. The guard is held.
+
+    def _hand_over(self, commit: Commit) -> int:
+        """Append records in the call itself. ``_io`` is held."""
+        if self._failure is not None:
+            self.check()
+        first = self._last + 1
+        self._last = last = self._last + len(commit)
+        self._raise(self._append(first, (commit,)))
+        return last
+
+    def _make_room(self) -> None:
+        with self._io:
+            self._raise(self._bring(sync=False))
+
+    def _begin_run(self) -> Run:
+        self.check()
+        self._end_run()
+        run = Run(self._last + 1)
+        self._queue.append(run)
+        self._run = run
+        return run
+
+    def _end_run(self) -> None:
+        """What is queued next does not join the run. ``_mutex`` is held."""
+        self._last, self._run = self.last_sequence, None
+
+    def _queue_up(self, commit: Commit) -> int:
+        """Queue records and wait for their fate: one of the threads that wait brings what all of them have queued."""
         with self._mutex:
             self.check()
-            pending = Pending(self._last + 1, commit, nbytes, waits=waits)
+            self._end_run()
+            leads = not self._leading
+            pending = Pending(self._last + 1, commit, None if leads else _locked())
+            turn = pending.turn
             self._last = pending.last
             self._queue.append(pending)
-            self._queued_bytes += nbytes
-        return pending
-
-    def _buffer(self, commit: Commit, nbytes: int) -> int:
-        # Room is made before the record is queued: if that fails, the call has failed, and nothing of it was kept.
-        if self._queued_bytes + nbytes > self._buffer_bytes:
-            self.flush()
-        thread = self._guard.check()
+            self._leading = True
         try:
-            self._guard.threads.add(thread)
-            return self._enqueue(commit, nbytes, waits=False).last
+            if turn is not None:
+                turn.acquire(timeout=_PATIENCE_S)
+            if not pending.done:
+                with self._io:
+                    if not pending.done:
+                        self._bring(sync=self._always)
         finally:
-            self._guard.threads.discard(thread)
+            if leads or pending.leads:
+                self._pass_on()
+        if pending.error is not None:
+            raise copy.copy(pending.error) from pending.error
+        return pending.last
+
+    def _pass_on(self) -> None:
+        """Let the first of those that came meanwhile bring what is queued now."""
+        with self._mutex:
+            self._leading = bool(self._queue)
+            if self._queue:
+                self._queue[0].leads = True
+                self._queue[0].wake()
+
+    # To the storage. ``_io`` is held.
 
     def _bring(self, *, sync: bool, below: int | None = None) -> TraxError | None:
-        """Append what is queued, and sync. ``_io`` is held. The error, if records of this call were refused."""
+        """Append what is queued, and sync. The error, if records of this call were refused."""
         with self._mutex:
             self.check()
+            self._end_run()
             batch = [pending for pending in self._queue if below is None or pending.first < below]
-        refusal = self._append(batch)
-        if sync and self._durable < self._storage.appended:
-            appended = self._storage.appended
+        refusal: TraxError | None = None
+        appended = self._storage.appended
+        for first, commits in _consecutive(one for one in batch if one.last > appended and not one.done):
+            refusal = self._append(first, commits)
+            if refusal is not None:
+                break
+        appended = self._storage.appended
+        if sync and self._durable < appended:
             self._on_storage(self._storage.sync)
             self._durable = max(self._durable, appended)
-        self._settle(batch, refusal)
+        if batch:
+            self._settle(batch, appended, refusal)
         return refusal
 
-    def _append(self, batch: list[Pending]) -> TraxError | None:
-        """Append the records that an interrupted call has not appended before."""
-        new = [pending for pending in batch if pending.first > self._storage.appended]
-        # A failed call leaves a gap in the sequences, and what is appended together has none.
-        length = 0
-
-        def run(pending: Pending) -> int:
-            nonlocal length
-            length += len(pending.commit)
-            return pending.last - length
-
-        for _, pendings in groupby(new, key=run):
-            together = list(pendings)
-            try:
-                self._storage.append(together[0].first, [pending.commit for pending in together])
-            except HandleError as error:
-                self.finish(error)
-                raise
-            except TraxError as error:
-                return error
+    def _append(self, first: int, commits: Sequence[Commit]) -> TraxError | None:
+        try:
+            self._storage.append(first, commits)
+        except HandleError as error:
+            self.finish(error)
+            raise
+        except TraxError as error:
+            return error
         return None
 
-    def _settle(self, batch: list[Pending], refusal: TraxError | None) -> None:
-        appended = self._storage.appended
-        stay = set()
+    def _settle(self, batch: list[Pending], appended: int, refusal: TraxError | None) -> None:
+        stay: list[Pending] = []
         for pending in batch:
-            if pending.last > appended:
-                if not pending.waits:
-                    stay.add(pending)  # its caller was told that it is kept in the process: the next call tries again
-                    continue
-                pending.error = refusal
-            pending.done = True
+            if isinstance(pending, Run) and pending.last > appended:
+                stay.append(pending)  # its callers were told that it is kept in the process: the next call tries it
+            elif not pending.done:
+                pending.error = refusal if pending.last > appended else None
+                pending.done = True
         with self._mutex:
-            settled = set(batch) - stay
-            self._queue = [pending for pending in self._queue if pending not in settled]
-            self._queued_bytes = sum(pending.nbytes for pending in self._queue)
+            self._queue[: len(batch)] = stay  # what was queued meanwhile is behind them
+            self._queued_bytes = sum(_nbytes(pending.commit) for pending in self._queue)
+            for pending in batch:
+                pending.wake()
 
     def _on_storage(self, call: Callable[[], None]) -> None:
         try:
@@ -276,6 +358,28 @@ class Committer:
     def _raise(self, error: TraxError | None) -> None:
         if error is not None:
             raise error
+
+
+def _locked() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
+def _consecutive(batch: Iterable[Pending]) -> list[tuple[int, list[Commit]]]:
+    """What has no gap between its sequences, together: a failed call leaves one."""
+    together: list[tuple[int, list[Commit]]] = []
+    following = 0
+    for pending in batch:
+        if pending.first != following:
+            together.append((pending.first, []))
+        together[-1][1].append(pending.commit)
+        following = pending.last + 1
+    return together
+
+
+def _nbytes(commit: Commit) -> int:
+    return sum(len(encoding) for record in commit for encoding in record.values())
 
 
 def _sync_regularly(committer: weakref.ref[Committer], ended: threading.Event, interval_s: float) -> None:

@@ -177,8 +177,7 @@ class Trax:
         the record is not in the store, and the call can be repeated.
         """
         writer = self._for_writing()
-        record = self._encode_record(mapping, entries)
-        nbytes = sum(map(len, record.values()))
+        record, nbytes = self._encode_record(mapping, entries)
         if nbytes > MAX_COMMIT_BYTES:
             raise self._too_large("record", nbytes)
         return writer.committer.log((record,), nbytes)
@@ -384,11 +383,18 @@ class Trax:
             raise copy.copy(self._closed)
         self._raise_background_failure()
 
-    def _encode_record(self, mapping: Mapping[str, Any] | None, entries: dict[str, Any]) -> Record:
-        named = named_values(mapping, entries, "log")
-        self._check_names(named)
-        encode = self._codec.encode
-        return {name: encode(entry, name) for name, entry in named.items()}
+    def _encode_record(self, mapping: Mapping[str, Any] | None, entries: dict[str, Any]) -> tuple[Record, int]:
+        """The record, and the bytes of its entries."""
+        named = entries if mapping is None and entries else named_values(mapping, entries, "log")
+        known, encode = self._known_names, self._codec.encode
+        record = {}
+        nbytes = 0
+        for name, entry in named.items():
+            if name not in known:
+                known.add(check_name(name))
+            record[name] = encoding = encode(entry, name)
+            nbytes += len(encoding)
+        return record, nbytes
 
     def _encode_values(self, mapping: Mapping[str, Any] | None, values: dict[str, Any]) -> dict[str, Encoded]:
         named = named_values(mapping, values, "checkpoint")

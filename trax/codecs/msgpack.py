@@ -45,7 +45,16 @@ class MsgpackCodec:
         except IndexError:
             writer = _Writer()
         try:
-            data: bytes = writer.packer.pack(_shield(value, _TRAPS))
+            shielded = value
+            kind = type(value)
+            if kind is dict:  # what _shield would find out, without the call: most entries are such dicts
+                for key, item in value.items():
+                    if type(item) in _TRAPS or type(key) is not str:
+                        shielded = _shield(value, _TRAPS)
+                        break
+            elif kind in _TRAPS:
+                shielded = _shield(value, _TRAPS)
+            data: bytes = writer.packer.pack(shielded)
         except Exception as error:
             return limits.checked_entry(_second_try(error, value, name, None), name)
         if len(data) < _KEPT_PACKER_BYTES:

@@ -126,7 +126,7 @@ class Storage(Protocol):
     def names(self) -> Mapping[str, Stored]:
         """What the current snapshot holds."""
 
-    def append(self, first_sequence: int, commits: Iterable[Commit]) -> None:
+    def append(self, first_sequence: int, commits: Sequence[Commit]) -> None:
         """Hand records to the operating system. An error leaves the log as it was before the call."""
 
     def sync(self) -> None:

@@ -81,13 +81,14 @@ class LocalStorage:
 
     # The log
 
-    def append(self, first_sequence: int, commits: Iterable[Commit]) -> None:
-        writer = self._writer
-        self._check_open()
-        with asking("append to", writer.path):
-            try:
-                writer.append(first_sequence, commits)
-            except OSError:
+    def append(self, first_sequence: int, commits: Sequence[Commit]) -> None:
+        if self._closed or self._commit_point.unsettled:
+            self._check_open()
+        writer = self._state.writer
+        try:
+            writer.append(first_sequence, commits)
+        except OSError:
+            with asking("append to", writer.path):
                 writer.cut_back()
                 raise
 

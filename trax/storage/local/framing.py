@@ -91,7 +91,8 @@ def decode_segment_header(data: bytes) -> SegmentHeader | None:
 
 def encode_frame(
     payload: bytes,
-    *,
+    salt: bytes,
+    offset: int,
     kind: bytes,
     flags: int,
     record_count: int,
@@ -99,8 +100,6 @@ def encode_frame(
     synced: int,
     chain: int,
     epoch: int,
-    salt: bytes,
-    offset: int,
 ) -> tuple[bytes, int]:
     """The frame that stands at ``offset``, and its header checksum, which the next frame's ``chain`` repeats."""
     covered = _FRAME.pack(

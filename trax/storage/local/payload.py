@@ -11,12 +11,12 @@ import struct
 from array import array
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 from trax.storage.base import Entries, Record
 
 _SECTION = struct.Struct("<BB2xII")
 assert _SECTION.size == 12
+_U32 = struct.Struct("<I")
 _IN_EVERY_RECORD = 1  # section flag: no list of indices, the name is in each record of the frame
 _RECORD_COUNT_BYTES = 4
 
@@ -25,38 +25,68 @@ class MalformedPayloadError(ValueError):
     """The checksum was right, and the payload is not what this version of the format lays out."""
 
 
-class Share(NamedTuple):
-    """What one name has in a payload: the index of its last record, and the bytes of its entries."""
-
-    last_index: int
-    nbytes: int
+Share = tuple[str, int, int]
+"""What a name has in a payload: the name, the index of its last record, and the bytes of its entries."""
 
 
-def pack_sections(records: Sequence[Record]) -> tuple[bytes, dict[str, Share]]:
+def pack_sections(records: Sequence[Record]) -> tuple[bytes, list[Share]]:
     """The payload, and what each name has in it."""
-    columns: dict[str, tuple[list[int], list[bytes]]] = {}
-    for index, record in enumerate(records):
-        for name, encoding in record.items():
-            if name in columns:
-                indices, encodings = columns[name]
+    if len(records) == 1:
+        return _pack_one(records[0])
+    parts: list[bytes] = []
+    shares: list[Share] = []
+    same = _columns_of_same_names(records)
+    if same is not None:
+        for name, encodings in zip(records[0], same, strict=True):
+            shares.append(_pack_section(parts, name, None, encodings, len(records) - 1))
+    else:
+        columns: dict[str, tuple[list[int], list[bytes]]] = {}
+        for index, record in enumerate(records):
+            for name, encoding in record.items():
+                indices, encodings = columns.setdefault(name, ([], []))
                 indices.append(index)
                 encodings.append(encoding)
-            else:
-                columns[name] = ([index], [encoding])
-    parts: list[bytes] = []
-    shares: dict[str, Share] = {}
-    for name, (indices, encodings) in columns.items():
-        data = b"".join(encodings)
-        shares[name] = Share(indices[-1], len(data))
-        parts += _pack_section(name, indices if len(indices) < len(records) else None, encodings, data)
+        for name, (indices, encodings) in columns.items():
+            listed = indices if len(indices) < len(records) else None
+            shares.append(_pack_section(parts, name, listed, encodings, indices[-1]))
     return b"".join(parts), shares
 
 
-def _pack_section(name: str, indices: list[int] | None, encodings: list[bytes], data: bytes) -> tuple[bytes, ...]:
+def _pack_one(record: Record) -> tuple[bytes, list[Share]]:
+    parts: list[bytes] = []
+    shares: list[Share] = []
+    for name, data in record.items():
+        encoded_name = name.encode()
+        nbytes = len(data)
+        parts += _SECTION.pack(len(encoded_name), _IN_EVERY_RECORD, 1, nbytes), encoded_name, _U32.pack(nbytes), data
+        shares.append((name, 0, nbytes))
+    return b"".join(parts), shares
+
+
+def _columns_of_same_names(records: Sequence[Record]) -> list[list[bytes]] | None:
+    """The entries of each name, if every record has the names of the first: most logs are like that."""
+    first = records[0]
+    if sum(map(len, records)) != len(first) * len(records):
+        return None
+    try:
+        return [[record[name] for record in records] for name in first]
+    except KeyError:
+        return None
+
+
+def _pack_section(
+    parts: list[bytes], name: str, indices: list[int] | None, encodings: list[bytes], last_index: int
+) -> Share:
+    data = b"".join(encodings)
     encoded_name = name.encode()
     flags = _IN_EVERY_RECORD if indices is None else 0
-    header = _SECTION.pack(len(encoded_name), flags, len(encodings), len(data))
-    return header, encoded_name, _u32s(indices or ()), _u32s([*map(len, encodings)]), data
+    parts.append(_SECTION.pack(len(encoded_name), flags, len(encodings), len(data)))
+    parts.append(encoded_name)
+    if indices is not None:
+        parts.append(_u32s(indices))
+    parts.append(_u32s([*map(len, encodings)]))
+    parts.append(data)
+    return name, last_index, len(data)
 
 
 def _u32s(numbers: Sequence[int]) -> bytes:
@@ -102,17 +132,18 @@ def _pick(sequences: Sequence[int], indices: Sequence[int]) -> Sequence[int]:
     return [sequences[index] for index in indices]
 
 
-def pack_lines(records: Sequence[Record]) -> tuple[bytes, dict[str, Share]]:
+def pack_lines(records: Sequence[Record]) -> tuple[bytes, list[Share]]:
     """The payload as JSON lines; the entries must be JSON texts without a line break."""
-    shares: dict[str, Share] = {}
+    last_index: dict[str, int] = {}
+    nbytes: dict[str, int] = {}
     lines = []
     for index, record in enumerate(records):
-        for name, encoding in record.items():
-            before = shares.get(name)
-            shares[name] = Share(index, len(encoding) + (before.nbytes if before else 0))
+        for name, text in record.items():
+            last_index[name] = index
+            nbytes[name] = nbytes.get(name, 0) + len(text)
         members = (json.dumps(name, ensure_ascii=False).encode() + b": " + text for name, text in record.items())
         lines.append(b"{" + b", ".join(members) + b"}\n")
-    return b"".join(lines), shares
+    return b"".join(lines), [(name, last_index[name], nbytes[name]) for name in nbytes]
 
 
 def unpack_lines(payload: bytes, sequences: Sequence[int]) -> Iterator[Entries]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from trax.errors import DiskFullError, ReadOnlyError, StorageError, TraxError
 
@@ -26,12 +25,19 @@ def refused(error: OSError, doing: str, path: str) -> TraxError:
     return StorageError(f"{message}. Nothing acknowledged is lost.", path=path, reason=reason, errno=error.errno)
 
 
-@contextmanager
-def asking(doing: str, path: str) -> Iterator[None]:
+class asking:  # noqa: N801 (it reads as a clause: with asking("sync", path))
     """Turn what the system refuses inside the block into an error that says what it was asked for."""
-    try:
-        yield
-    except TraxError:
-        raise
-    except OSError as error:
-        raise refused(error, doing, path) from error
+
+    # A class, because a generator with @contextmanager takes as long as encoding five records.
+    __slots__ = ("_doing", "_path")
+
+    def __init__(self, doing: str, path: str) -> None:
+        self._doing, self._path = doing, path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError) and not isinstance(error, TraxError):
+            raise refused(error, self._doing, self._path) from error

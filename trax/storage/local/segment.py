@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -80,39 +80,38 @@ class SegmentWriter:
         self._room = self.fs.size(self.fd)
         self._mark = self.tail, self.tail
         self._preallocate = self.manner.preallocate
+        self._kind = LINES if self.manner.lines else RECORDS
         self._pack = pack_lines if self.manner.lines else pack_sections
 
-    def append(self, first_sequence: int, commits: Iterable[Commit]) -> None:
+    def append(self, first_sequence: int, commits: Sequence[Commit]) -> None:
         """Write records of consecutive sequences behind the tail; after an error the tail is where it was."""
-        parts: list[bytes] = []
         tail = self.tail
-        for records in _frames(commits):
-            payload, shares = self._pack(records)
-            # The summary may say too much after an error, never too little: an entry that it doesn't know of would
-            # be thrown away with its segment.
-            for name, share in shares.items():
-                self.summary.add(name, first_sequence + share.last_index, share.nbytes)
-            tail = self._frame(parts, tail, payload, first_sequence, len(records))
-            first_sequence += len(records)
-        self._write(b"".join(parts), tail)
+        if len(commits) == 1:
+            data, tail = self._records_frame(first_sequence, commits[0], tail)
+        else:
+            parts: list[bytes] = []
+            for records in _frames(commits):
+                data, tail = self._records_frame(first_sequence, records, tail)
+                parts.append(data)
+                first_sequence += len(records)
+            data = b"".join(parts)
+        self._write(data, tail)
 
     def append_survivors(self, sequences: Sequence[int], records: Sequence[Record]) -> None:
         """Write records that keep the sequences they had elsewhere, with gaps between them, as one frame."""
         payload, shares = self._pack(records)
-        for name, share in shares.items():
-            self.summary.add(name, sequences[share.last_index], share.nbytes)
-        parts: list[bytes] = []
+        for name, last_index, nbytes in shares:
+            self.summary.add(name, sequences[last_index], nbytes)
         payload = pack_sequences(sequences) + payload
-        tail = self._frame(parts, self.tail, payload, sequences[0], len(records), EXPLICIT_SEQUENCES)
-        self._write(b"".join(parts), tail._replace(sequence=sequences[-1]))
+        data, tail = self._frame(payload, sequences[0], len(records), EXPLICIT_SEQUENCES, self.tail)
+        self._write(data, tail._replace(sequence=sequences[-1]))
 
     def append_again(self, frame: Frame) -> None:
         """Write a frame of another segment, with the sequences it has."""
         self.summary.add_frame(frame)
-        parts: list[bytes] = []
         header = frame.header
-        tail = self._frame(parts, self.tail, frame.payload, header.first_sequence, header.record_count, header.flags)
-        self._write(b"".join(parts), tail._replace(sequence=frame.sequences[-1]))
+        data, tail = self._frame(frame.payload, header.first_sequence, header.record_count, header.flags, self.tail)
+        self._write(data, tail._replace(sequence=frame.sequences[-1]))
 
     def mark(self, published: int = 0, *, closing: bool = False) -> None:
         """Say that everything so far is on stable storage, which it must be; the mark itself is not, until a sync.
@@ -125,7 +124,10 @@ class SegmentWriter:
         self.synced, self.tail = start.offset, start
         flags = WRITER_CLOSED if closing else 0
         self._preallocate = self._preallocate and not closing
-        data, chain = self._encode(b"", MARK, flags, 0, max(start.sequence, published), start)
+        sequence = max(start.sequence, published)
+        data, chain = encode_frame(
+            b"", self.salt, start.offset, MARK, flags, 0, sequence, self.synced, start.chain, self.manner.epoch
+        )
         self._write(data, Tail(start.offset + len(data), chain, start.sequence))
         self._mark = start, self.tail
 
@@ -155,28 +157,21 @@ class SegmentWriter:
         """Whether there are no records in it."""
         return self.tail.sequence == self.before
 
-    def _frame(
-        self, parts: list[bytes], tail: Tail, payload: bytes, first_sequence: int, count: int, flags: int = 0
-    ) -> Tail:
-        data, chain = self._encode(payload, LINES if self.manner.lines else RECORDS, flags, count, first_sequence, tail)
-        parts.append(data)
-        return Tail(tail.offset + len(data), chain, first_sequence + count - 1)
+    def _records_frame(self, first_sequence: int, records: Sequence[Record], tail: Tail) -> tuple[bytes, Tail]:
+        payload, shares = self._pack(records)
+        # The summary may say too much after an error, never too little: an entry that it doesn't know of would be
+        # thrown away with its segment.
+        for name, last_index, nbytes in shares:
+            self.summary.add(name, first_sequence + last_index, nbytes)
+        return self._frame(payload, first_sequence, len(records), 0, tail)
 
-    def _encode(
-        self, payload: bytes, kind: bytes, flags: int, count: int, first_sequence: int, tail: Tail
-    ) -> tuple[bytes, int]:
-        return encode_frame(
-            payload,
-            kind=kind,
-            flags=flags,
-            record_count=count,
-            first_sequence=first_sequence,
-            synced=self.synced,
-            chain=tail.chain,
-            epoch=self.manner.epoch,
-            salt=self.salt,
-            offset=tail.offset,
+    def _frame(self, payload: bytes, first_sequence: int, count: int, flags: int, tail: Tail) -> tuple[bytes, Tail]:
+        """The bytes that come next behind ``tail``, and the tail behind them."""
+        offset, chain, _ = tail
+        data, chain = encode_frame(
+            payload, self.salt, offset, self._kind, flags, count, first_sequence, self.synced, chain, self.manner.epoch
         )
+        return data, Tail(offset + len(data), chain, first_sequence + count - 1)
 
     def _write(self, data: bytes, tail: Tail) -> None:
         if self._preallocate and tail.offset > self._room:
@@ -197,7 +192,7 @@ class SegmentWriter:
         self._room += max(needed - self._room, step)
 
 
-def _frames(commits: Iterable[Commit]) -> Iterator[list[Record]]:
+def _frames(commits: Sequence[Commit]) -> Iterator[Sequence[Record]]:
     """Whole commits, gathered to frames of a size that is read back fast."""
     records: list[Record] = []
     nbytes = 0
