@@ -17,6 +17,7 @@ def version() -> str:
 EXTRAS = {
     "numpy": ["numpy>=1.26"],
     "cli": ["rich>=13.7"],
+    "fast": ["isal>=1.6", "msgspec>=0.18.6"],
 }
 EXTRAS["all"] = sorted({requirement for requirements in EXTRAS.values() for requirement in requirements})
 
@@ -31,6 +32,7 @@ TOOLS = {
         "mypy>=1.14",
         *EXTRAS["numpy"],
         *EXTRAS["cli"],
+        *EXTRAS["fast"],
     ],
     "lint": [
         "ruff>=0.9",
@@ -38,6 +40,7 @@ TOOLS = {
         "types-setuptools",
         *EXTRAS["numpy"],
         *EXTRAS["cli"],
+        *EXTRAS["fast"],
     ],
     "docs": ["sphinx>=8.0", "furo", *EXTRAS["numpy"]],
 }

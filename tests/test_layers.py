@@ -17,6 +17,7 @@ FLOORS = [
     {"trax._version", "trax.errors"},
     {"trax.codecs"},
     {"trax.storage", "trax.storage.base"},
+    {"trax.storage.local.crc"},
     {"trax.storage.local.fs", "trax.storage.local.framing", "trax.storage.local.layout", "trax.storage.local.owner"},
     {"trax.storage.local.refusal", "trax.storage.local.payload"},
     {"trax.storage.local"},

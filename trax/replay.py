@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from operator import length_hint
 from typing import Any
 
 from trax.codecs.base import Codec
@@ -31,18 +32,21 @@ class Fold:
     def add(self, entries: Entries) -> None:
         """Fold some entries. What the callback raises goes on as it is, with a note that names the record."""
         state, replay_log = self.state, self._replay_log
-        sequence = entries.sequences[0]
-        values = iter(decode_entries(self._codec, entries, self._path))
-        for sequence, entry in zip(entries.sequences, values, strict=True):
-            before = state
-            try:
-                state = replay_log(state, entry)
-            except BaseException as error:
-                error.add_note(f"trax: while replaying sequence {sequence} of {self.name!r} from {self._path}")
-                raise
-            if state is None and before is not None and entry is not None:
-                raise self._returned_none(sequence)
-        self.state = state
+        remaining = iter(decode_entries(self._codec, entries, self._path))
+        try:
+            for entry in remaining:
+                before = state
+                state = replay_log(before, entry)
+                if state is None and before is not None and entry is not None:
+                    break
+            else:
+                self.state = state
+                return
+        except BaseException as error:
+            sequence = entries.sequences[-1 - length_hint(remaining)]
+            error.add_note(f"trax: while replaying sequence {sequence} of {self.name!r} from {self._path}")
+            raise
+        raise self._returned_none(entries.sequences[-1 - length_hint(remaining)])
 
     def _returned_none(self, sequence: int) -> ReplayError:
         text = (
@@ -53,10 +57,13 @@ class Fold:
         return ReplayError(text, path=self._path, sequence=sequence, reason="replay_log returned None")
 
 
-def decode_entries(codec: Codec, entries: Entries, path: str) -> Iterable[Any]:
+def decode_entries(codec: Codec, entries: Entries, path: str) -> list[Any]:
     """The values of some entries; a CorruptionError says where they stood."""
     try:
-        return codec.decode_many(entries.data, entries.lengths)
+        values = codec.decode_many(entries.data, entries.lengths)
+        if len(values) != len(entries.lengths):
+            raise CorruptionError(f"{len(values)} values where {len(entries.lengths)} were to be", reason="too few")
+        return values
     except CorruptionError as error:
         raise _located(error, entries.name, path, entries.sequences[0]) from error
 

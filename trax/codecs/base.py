@@ -6,7 +6,7 @@ A codec never touches a file. An *entry* becomes one ``bytes`` that stands for i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -61,7 +61,7 @@ class Codec(Protocol):
     def decode(self, data: bytes) -> Any:
         """The value that ``encode`` was given, as an object of its own."""
 
-    def decode_many(self, data: bytes, lengths: Sequence[int]) -> Iterable[Any]:
+    def decode_many(self, data: bytes, lengths: Sequence[int]) -> list[Any]:
         """The values of several encodings that lie in ``data`` one behind the other; ``lengths`` in bytes."""
 
     def encode_value(self, value: Any, name: str) -> Encoded:

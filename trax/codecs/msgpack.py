@@ -18,6 +18,7 @@ import msgpack
 from trax.codecs import limits, registry, table
 from trax.codecs.base import Buffer, BufferSource, Encoded
 from trax.codecs.buffers import MemoryBuffer, StoredBuffer, StridedBuffer
+from trax.codecs.fast import plain_decoder
 from trax.codecs.refusal import located, refusal
 from trax.codecs.standard import UNDECODABLE
 from trax.errors import CorruptionError, TraxError, UnsupportedValueError
@@ -78,7 +79,14 @@ class MsgpackCodec:
         # All of them as one array: a single call into C, where an Unpacker would take one for each value.
         if sum(lengths) != len(data):
             raise CorruptionError(f"{len(data)} bytes where {sum(lengths)} were to be", reason="lengths do not add up")
-        values: list[Any] = _decode(_Reader(), b"\xdd" + len(lengths).to_bytes(4, "big") + data)
+        array = b"\xdd" + len(lengths).to_bytes(4, "big") + data
+        decode = plain_decoder(_extended)
+        if decode is not None:
+            try:
+                return decode(array)  # type: ignore[no-any-return]
+            except Exception:  # whatever it does not take, lone surrogates for one: msgpack decides, and says why
+                pass
+        values: list[Any] = _decode(_Reader(), array)
         return values
 
     def decode_value(self, head: bytes, source: BufferSource, *, mmap: bool = False) -> Any:
@@ -208,6 +216,10 @@ def _shield(value: Any, traps: frozenset[type], depth: int = 0) -> Any:
 # From bytes
 
 
+def _extended(code: int, data: bytes) -> Any:
+    return _Reader().extended(code, data)
+
+
 def _decode(reader: _Reader, data: bytes) -> Any:
     try:
         return reader.unpack(data)
@@ -234,7 +246,7 @@ class _Reader:
     def unpack(self, data: bytes) -> Any:
         # The bounds of all lengths follow from the length of the data, in both ways of unpacking. The options stand
         # here twice, since passing them on as a dict would cost as much as unpacking a small entry.
-        hook, errors = self._extended, "surrogatepass"
+        hook, errors = self.extended, "surrogatepass"
         if self._depth < _DEPTH_ON_STACK:
             return msgpack.unpackb(
                 data, raw=False, use_list=True, strict_map_key=False, unicode_errors=errors, ext_hook=hook
@@ -253,7 +265,8 @@ class _Reader:
             raise ValueError("bytes behind the value")
         return value
 
-    def _extended(self, code: int, data: bytes) -> Any:
+    def extended(self, code: int, data: bytes) -> Any:
+        """The value of an extension."""
         if self._depth > limits.MAX_DEPTH:
             raise ValueError("nested too deeply")
         self._depth += 1

@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any
-from zlib import crc32
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
+from typing import Any, TypeVar
 
 import msgpack
 
 from trax.codecs.base import Buffer, Encoded
 from trax.errors import CorruptionError, FormatError
 from trax.storage.base import BlobReference
+from trax.storage.local import crc
 from trax.storage.local.framing import FORMAT_VERSION
 from trax.storage.local.fs import FileSystem, write_all
 from trax.storage.local.refusal import asking
+
+T = TypeVar("T")
 
 _MAGIC = b"traxblob"
 _HEADER = struct.Struct("<8sHH4x16sQ")
@@ -53,9 +57,14 @@ def write_blob(fs: FileSystem, fd: int, store_id: bytes, number: int, encoded: E
     packed_index: bytes = msgpack.packb(index)
     footer_offset = write_all(fs, fd, packed_index, index_offset)
     footer = _FOOTER.pack(
-        head_offset, len(encoded.head), crc32(encoded.head), index_offset, len(packed_index), crc32(packed_index)
+        head_offset,
+        len(encoded.head),
+        crc.crc32(encoded.head),
+        index_offset,
+        len(packed_index),
+        crc.crc32(packed_index),
     )
-    checksum = crc32(footer, crc32(header))
+    checksum = crc.crc32(footer, crc.crc32(header))
     end = write_all(fs, fd, footer + _CHECKSUM.pack(checksum), footer_offset)
     fs.fsync(fd)  # makes durable: the blob's contents, before a snapshot names it
     return BlobReference(number, end, checksum)
@@ -63,11 +72,10 @@ def write_blob(fs: FileSystem, fd: int, store_id: bytes, number: int, encoded: E
 
 def _write_buffer(fs: FileSystem, fd: int, offset: int, buffer: Buffer) -> bytes:
     """Write the buffer, and begin its way to the disk early; one checksum a chunk of _CHUNK_BYTES."""
-    bounce = bytearray(min(_CHUNK_BYTES, buffer.nbytes))
     checksums = []
     behind = offset
-    for chunk in _full_chunks(buffer, bounce):
-        checksums.append(crc32(chunk))
+    for chunk, checksum in _one_ahead(_checked_chunks(buffer), wanted=buffer.nbytes > _CHUNK_BYTES):
+        checksums.append(checksum)
         offset = write_all(fs, fd, chunk, offset)
         if offset - behind >= _WRITEBACK_BYTES:
             fs.start_writeback(fd, behind, offset - behind)
@@ -75,21 +83,41 @@ def _write_buffer(fs: FileSystem, fd: int, offset: int, buffer: Buffer) -> bytes
     return struct.pack(f"<{len(checksums)}I", *checksums)
 
 
-def _full_chunks(buffer: Buffer, bounce: bytearray) -> Iterator[memoryview]:
-    """The bytes of the buffer, copied, in chunks that are all full but the last."""
-    view = memoryview(bounce)
-    filled = 0
+def _checked_chunks(buffer: Buffer) -> Iterator[tuple[memoryview, int]]:
+    """The bytes of the buffer, copied, in chunks that are all full but the last, each with its checksum.
+
+    A chunk stays as it is until the one after the next is asked for.
+    """
+    size = min(_CHUNK_BYTES, buffer.nbytes)
+    views = cycle([memoryview(bytearray(size)), memoryview(bytearray(size))])
+    view, filled = next(views), 0
     for piece in buffer.chunks(_CHUNK_BYTES):
         while len(piece):
-            step = min(len(piece), len(bounce) - filled)
+            step = min(len(piece), size - filled)
             view[filled : filled + step] = piece[:step]
             piece = piece[step:]
             filled += step
-            if filled == len(bounce):
-                yield view
-                filled = 0
+            if filled == size:
+                yield view, crc.crc32(view)
+                view, filled = next(views), 0
     if filled:
-        yield view[:filled]
+        yield view[:filled], crc.crc32(view[:filled])
+
+
+def _one_ahead(items: Iterator[T], *, wanted: bool) -> Iterator[T]:
+    """The items; if ``wanted``, a thread makes the next one while the caller works on the last."""
+    if not wanted:
+        yield from items
+        return
+    with ThreadPoolExecutor(1, "trax-checksum") as beside:
+        try:
+            upcoming = beside.submit(next, items, None)
+        except RuntimeError:  # there are no new threads while the interpreter ends, and atexit functions may save
+            yield from items
+            return
+        while (item := upcoming.result()) is not None:
+            upcoming = beside.submit(next, items, None)
+            yield item
 
 
 class BlobReader:
@@ -124,7 +152,7 @@ class BlobReader:
                 self._mapped = self._fs.map(self._fd, self._fs.size(self._fd))
         view = self._mapped[offset : offset + nbytes]
         for place, checksum in enumerate(checksums):
-            if crc32(view[place * _CHUNK_BYTES : (place + 1) * _CHUNK_BYTES]) != checksum:
+            if crc.crc32(view[place * _CHUNK_BYTES : (place + 1) * _CHUNK_BYTES]) != checksum:
                 raise self._damaged(offset + place * _CHUNK_BYTES, "a part of its data does not match its checksum")
         return view
 
@@ -139,7 +167,7 @@ class BlobReader:
     def _read_chunk(self, target: memoryview, offset: int, checksum: int) -> None:
         with asking("read", self._path):
             have = self._fs.preadinto(self._fd, target, offset)
-        if have != len(target) or crc32(target) != checksum:
+        if have != len(target) or crc.crc32(target) != checksum:
             raise self._damaged(offset, "a part of its data does not match its checksum")
 
     def _open(self, store_id: bytes, reference: BlobReference) -> tuple[bytes, list[Any]]:
@@ -153,7 +181,7 @@ class BlobReader:
             raise FormatError(text, path=self._path, reason="newer format")
         footer_offset = reference.nbytes - _FOOTER_BYTES
         footer = self._fs.pread(self._fd, _FOOTER_BYTES, footer_offset) if footer_offset >= _HEADER_BYTES else b""
-        if len(footer) != _FOOTER_BYTES or crc32(footer[: _FOOTER.size], crc32(header)) != reference.checksum:
+        if len(footer) != _FOOTER_BYTES or crc.crc32(footer[: _FOOTER.size], crc.crc32(header)) != reference.checksum:
             raise self._damaged(max(footer_offset, 0), "its seal is not the one that the snapshot names")
         if _HEADER.unpack_from(header) != (_MAGIC, FORMAT_VERSION, 0, store_id, reference.number):
             raise self._damaged(0, "it belongs to another store or to another value")
@@ -166,7 +194,7 @@ class BlobReader:
         if offset + nbytes > end:
             raise self._damaged(offset, "its footer names bytes that it does not have")
         data = self._fs.pread(self._fd, nbytes, offset)
-        if crc32(data) != checksum:
+        if crc.crc32(data) != checksum:
             raise self._damaged(offset, "a part of it does not match its checksum")
         return data
 

@@ -21,6 +21,7 @@ from dataclasses import replace
 from trax.codecs.base import Encoded
 from trax.errors import ClosedError
 from trax.storage.base import BlobReference, Commit, SnapshotInfo, Stored
+from trax.storage.local import crc
 from trax.storage.local.blob import write_blob
 from trax.storage.local.compaction import Floors, copy_survivors, needed, worth_copying
 from trax.storage.local.copying import copy_store
@@ -53,6 +54,7 @@ class LocalStorage:
         preallocate: bool = True,
         fs: FileSystem | None = None,
     ) -> None:
+        crc.use_fastest()
         self._fs = fs or LocalFileSystem()
         self._layout = Layout(path)
         with asking("look at", self._layout.path):

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import struct
 from typing import NamedTuple
-from zlib import crc32
+
+from trax.storage.local import crc
 
 FORMAT_VERSION = 1
 
@@ -73,7 +74,7 @@ class FrameHeader(NamedTuple):
 
 def encode_segment_header(store_id: bytes, number: int, salt: bytes) -> bytes:
     covered = _SEGMENT.pack(SEGMENT_MAGIC, FORMAT_VERSION, 0, store_id, number, salt)
-    return covered + _CHECKSUM.pack(crc32(covered))
+    return covered + _CHECKSUM.pack(crc.crc32(covered))
 
 
 def decode_segment_header(data: bytes) -> SegmentHeader | None:
@@ -84,7 +85,7 @@ def decode_segment_header(data: bytes) -> SegmentHeader | None:
     (checksum,) = _CHECKSUM.unpack_from(data, _SEGMENT.size)
     if magic != SEGMENT_MAGIC:
         return None
-    if version <= FORMAT_VERSION and crc32(data[: _SEGMENT.size]) != checksum:
+    if version <= FORMAT_VERSION and crc.crc32(data[: _SEGMENT.size]) != checksum:
         return None
     return SegmentHeader(version, store_id, number, salt, checksum)
 
@@ -103,9 +104,9 @@ def encode_frame(
 ) -> tuple[bytes, int]:
     """The frame that stands at ``offset``, and its header checksum, which the next frame's ``chain`` repeats."""
     covered = _FRAME.pack(
-        salt, offset, kind, flags, record_count, len(payload), first_sequence, synced, chain, epoch, crc32(payload)
+        salt, offset, kind, flags, record_count, len(payload), first_sequence, synced, chain, epoch, crc.crc32(payload)
     )
-    checksum = crc32(covered)
+    checksum = crc.crc32(covered)
     return covered[_FRAME_COVERED_BYTES:] + _CHECKSUM.pack(checksum) + payload, checksum
 
 
@@ -116,11 +117,11 @@ def decode_frame_header(data: bytes, start: int, salt: bytes, offset: int) -> Fr
         return None
     (checksum,) = _CHECKSUM.unpack_from(data, start + FRAME_HEADER_BYTES - _CHECKSUM.size)
     covered = salt + offset.to_bytes(8, "little") + covered
-    if crc32(covered) != checksum:
+    if crc.crc32(covered) != checksum:
         return None
     return FrameHeader._make((*_FRAME.unpack(covered)[2:], checksum))
 
 
 def payload_is_whole(header: FrameHeader, payload: bytes) -> bool:
     """Whether these are the bytes that the header was written for."""
-    return len(payload) == header.payload_bytes and crc32(payload) == header.payload_checksum
+    return len(payload) == header.payload_bytes and crc.crc32(payload) == header.payload_checksum

@@ -10,12 +10,12 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
-from zlib import crc32
 
 import msgpack
 
 from trax.errors import CorruptionError, FormatError
 from trax.storage.base import BlobReference, Stored
+from trax.storage.local import crc
 from trax.storage.local.framing import FORMAT_VERSION
 from trax.storage.local.walk import Tail
 
@@ -79,8 +79,8 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
         snapshot.last_blob,
     )
     body: bytes = msgpack.packb((head, snapshot.segments, snapshot.kept, dict(snapshot.names)))
-    header = _HEADER.pack(_MAGIC, FORMAT_VERSION, 0, 0, len(body), crc32(body))
-    return header + _CHECKSUM.pack(crc32(header)) + body
+    header = _HEADER.pack(_MAGIC, FORMAT_VERSION, 0, 0, len(body), crc.crc32(body))
+    return header + _CHECKSUM.pack(crc.crc32(header)) + body
 
 
 def decode_snapshot(data: bytes, path: str) -> Snapshot:
@@ -93,10 +93,10 @@ def decode_snapshot(data: bytes, path: str) -> Snapshot:
     if version > FORMAT_VERSION:
         text = f"{path} has format {version}; this trax reads formats up to {FORMAT_VERSION}. Install a newer trax."
         raise FormatError(text, path=path, reason=f"format {version}")
-    if crc32(data[: _HEADER.size]) != _CHECKSUM.unpack_from(data, _HEADER.size)[0]:
+    if crc.crc32(data[: _HEADER.size]) != _CHECKSUM.unpack_from(data, _HEADER.size)[0]:
         raise _damaged(path, "its header does not match its checksum")
     body = data[_HEADER_BYTES:]
-    if len(body) != body_bytes or crc32(body) != body_checksum:
+    if len(body) != body_bytes or crc.crc32(body) != body_checksum:
         raise _damaged(path, "its contents do not match their checksum")
     try:
         return _decode_body(body)
