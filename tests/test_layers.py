@@ -59,7 +59,9 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            named = {f"{node.module}.{alias.name}" for alias in node.names}
+            # "from a.b import c" with a module c is an import of a.b.c; the package itself is empty, or below it.
+            found |= named if named <= modules().keys() else named | {node.module}
     return {name for name in found if name.split(".")[0] == "trax"}
 
 
