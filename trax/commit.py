@@ -22,6 +22,7 @@ from __future__ import annotations
 import copy
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, TypeVar
@@ -38,6 +39,7 @@ SyncPolicy = Literal["always", "interval", "os"]
 _RUN_RECORDS = 128  # a run becomes one frame; with more records in it, reading back would not be any faster
 _RUN_ENTRY_BYTES = 1 << 16  # a larger record is not worth holding back
 _PATIENCE_S = 0.25
+_RETURN_S = 50e-6  # what a thread that was let go takes to log its next record, when it does nothing else
 
 
 class Pending:
@@ -92,6 +94,11 @@ class Committer:
         self._queued_bytes = 0
         self._run: Run | None = None
         self._leading = False
+        self._gathering: Pending | None = None
+        self._company = 1
+        """How many threads were waiting for the last sync, or for the one after it."""
+        self._sync_s = 0.0
+        """How long the last sync took."""
         self._guard = CallGuard()
         self._inside = self._guard.threads
         self._last = storage.sequence
@@ -280,10 +287,13 @@ class Committer:
             self._last = pending.last
             self._queue.append(pending)
             self._leading = True
+            if self._gathering is not None and len(self._queue) >= self._company:
+                self._gathering.wake()
         try:
             if turn is not None:
                 turn.acquire(timeout=_PATIENCE_S)
             if not pending.done:
+                self._gather(pending)
                 with self._io:
                     if not pending.done:
                         self._bring(sync=self._always)
@@ -293,6 +303,22 @@ class Committer:
         if pending.error is not None:
             raise copy.copy(pending.error) from pending.error
         return pending.last
+
+    def _gather(self, leader: Pending) -> None:
+        """Wait for the threads that the last sync has let go, if that is short beside a sync that they could share.
+
+        Without it they would form two groups, of which one waits while the other syncs.
+        """
+        longest_s = self._company * _RETURN_S
+        if not self._always or self._company == 1 or longest_s > self._sync_s / 2:
+            return
+        with self._mutex:
+            if len(self._queue) >= self._company:
+                return
+            leader.turn = turn = _locked()
+            self._gathering = leader
+        turn.acquire(timeout=longest_s)
+        self._gathering = None
 
     def _pass_on(self) -> None:
         """Let the first of those that came meanwhile bring what is queued now."""
@@ -318,7 +344,9 @@ class Committer:
                 break
         appended = self._storage.appended
         if sync and self._durable < appended:
+            began = time.perf_counter()
             self._on_storage(self._storage.sync)
+            self._sync_s = time.perf_counter() - began
             self._durable = max(self._durable, appended)
         if batch:
             self._settle(batch, appended, refusal)
@@ -345,6 +373,7 @@ class Committer:
         with self._mutex:
             self._queue[: len(batch)] = stay  # what was queued meanwhile is behind them
             self._queued_bytes = sum(_nbytes(pending.commit) for pending in self._queue)
+            self._company = len(batch) + len(self._queue) - len(stay)
             for pending in batch:
                 pending.wake()
 
