@@ -58,7 +58,7 @@ class Disk:
             number: file.possible(self._left_behind) if file.pending and number not in certain else file.cached()
             for number, file in self._files.items()
         }
-        return Outcomes(files, PossibleNames(self._names, settled))
+        return Outcomes(files, self._names.possible(settled))
 
     def cached(self) -> Image:
         """What the operating system shows: what a killed process leaves behind."""

@@ -57,8 +57,8 @@ class Names:
         for path, file in image.names.items():
             directory, name = self._parent(path)
             self._cached[directory][name] = file
-        self.durable: _Tree = {directory: dict(entries) for directory, entries in self._cached.items()}
-        self.pending: tuple[Change, ...] = ()
+        self._durable = _copy(self._cached)
+        self._pending: tuple[Change, ...] = ()
 
     def apply(self, operation: Operation) -> None:
         directory, name = self._parent(operation.path)
@@ -74,10 +74,10 @@ class Names:
         directory, name = self._parent(path)
         if path:
             directory = self._cached[directory][name]
-        for change in self.pending:
+        for change in self._pending:
             if change.directory == directory:
-                _apply(self.durable, change)
-        self.pending = tuple(change for change in self.pending if change.directory != directory)
+                _apply(self._durable, change)
+        self._pending = tuple(change for change in self._pending if change.directory != directory)
 
     def lookup(self, path: str) -> int | None:
         """What the operating system finds there now."""
@@ -85,7 +85,13 @@ class Names:
         return self._cached[directory].get(name)
 
     def cached(self) -> Found:
+        """What the operating system shows."""
         return find(self._cached)
+
+    def possible(self, settled: Collection[str] = ()) -> PossibleNames:
+        """What may be on the disk; of the paths in ``settled`` nothing is lost."""
+        tree = {directory: dict(self._durable.get(directory, {})) for directory in self._cached}
+        return PossibleNames(tree, self._pending, settled)
 
     def _rename(self, directory: int, name: str, operation: Operation) -> None:
         target_directory, target_name = self._parent(operation.target)
@@ -105,7 +111,7 @@ class Names:
 
     def _do(self, change: Change) -> None:
         _apply(self._cached, change)
-        self.pending += (change,)
+        self._pending += (change,)
 
     def _make_directory(self, path: str) -> int:
         directory, name = self._parent(path)
@@ -123,15 +129,12 @@ class Names:
 
 
 class PossibleNames:
-    """All that the directories may hold after a power loss. Iterate for all that differ, or choose one.
+    """All that the directories may hold after a power loss. Iterate for all that differ, or choose one."""
 
-    ``settled``: paths of which nothing is lost.
-    """
-
-    def __init__(self, names: Names, settled: Collection[str]) -> None:
-        self._durable = {directory: dict(names.durable.get(directory, {})) for directory in names._cached}
-        self._pending = names.pending
-        self._open = [not any(path in settled for path in change.paths) for change in names.pending]
+    def __init__(self, durable: _Tree, pending: tuple[Change, ...], settled: Collection[str]) -> None:
+        self._durable = durable
+        self._pending = pending
+        self._open = [not any(path in settled for path in change.paths) for change in pending]
 
     @property
     def changes(self) -> int:
@@ -152,7 +155,7 @@ class PossibleNames:
         return self._with(iter([choose("name", 2) == 0 for _ in range(self.changes)]))
 
     def _with(self, arrived: Iterator[bool]) -> Found:
-        tree = {directory: dict(entries) for directory, entries in self._durable.items()}
+        tree = _copy(self._durable)
         for change, is_open in zip(self._pending, self._open, strict=True):
             if not is_open or next(arrived):
                 _apply(tree, change)
@@ -182,3 +185,7 @@ def _apply(tree: _Tree, change: Change) -> None:
             entries[edit.name] = edit.node
         elif entries.get(edit.name) == edit.node:
             del entries[edit.name]
+
+
+def _copy(tree: _Tree) -> _Tree:
+    return {directory: dict(entries) for directory, entries in tree.items()}
