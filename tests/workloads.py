@@ -31,12 +31,15 @@ class Workload(Job):
         self._all_durable()
 
     def close(self) -> None:
-        self.store.close()
+        store = self.store
+        del self.store
+        store.close()
         self._all_durable()
 
     def kill(self) -> None:
         """The process ends without a word; what it had written stays in the page cache."""
         kill(self.store)
+        del self.store
 
     def sync_all(self) -> None:
         self.store.sync()
@@ -50,9 +53,25 @@ class Workload(Job):
         entries = {name: self._entry(name, nbytes) for name in names}
         self._commit(self.fs, lambda: self.store.log(entries), durable=self.sync == "always")
 
-    def checkpoint(self, *names: str, nbytes: int = 0) -> None:
+    def log_batch(self, records: list[list[str]]) -> None:
+        entries = [{name: self._entry(name, 0) for name in names} for names in records]
+
+        def call() -> int:
+            with self.store.batch() as batch:
+                for record in entries:
+                    batch.log(record)
+            assert batch.sequence is not None
+            return batch.sequence
+
+        self._commit(self.fs, call, durable=self.sync == "always")
+
+    def checkpoint(self, *names: str, nbytes: int = 0, background: bool = False) -> None:
         values = self._saved(names, nbytes)
-        self._commit(self.fs, lambda: self.store.checkpoint(values), durable=True)
+
+        def call() -> int:
+            return self.store.checkpoint_async(values).result() if background else self.store.checkpoint(values)
+
+        self._commit(self.fs, call, durable=True)
 
     def batch(self, before: str, saved: str, after: str) -> None:
         """One atomic commit of an entry, a checkpoint, and another entry."""
