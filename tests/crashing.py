@@ -1,25 +1,56 @@
-"""A random job on a store, and the oracle that judges what a crash has left of it.
+"""A random job on a store, the oracle that judges what a crash has left of it, and the search that crashes it.
 
 Each name's state is a list; an entry is appended to it, a checkpoint saves it. An entry that is lost, doubled, moved or
-folded twice therefore shows in the list. ``Model`` knows the state after each commit, and how many commits had been
-issued and how many were durable at each operation of the file system.
+folded twice therefore shows in the list. ``Model`` knows the state after each commit, and the notes in the recording
+say how many commits had been issued and how many were durable at each operation of the file system.
 """
 
 from __future__ import annotations
 
+import os
 import random
+import secrets
 import shutil
+import types
 import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import pytest
 
 import trax
-from trax.testing.disks import cached_image, crash_images
-from trax.testing.recording import RecordingFileSystem
+from trax.storage.local import compaction, creation, directory, segment
+from trax.testing.disks import Outcomes, cached_image, moments
+from trax.testing.recording import Image, RecordingFileSystem
 
 NAMES = ("a", "b", "c")
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""Where the crashes are played: they are modelled, and a real disk would only be slow."""
 State = dict[str, list[Any]]
+
+
+def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small jobs must reach blobs, the compaction of the log, and room that is made ahead more than once."""
+    monkeypatch.setattr(compaction, "LARGE_BYTES", 200)
+    monkeypatch.setattr(compaction, "MANY_SEGMENTS", 2)
+    monkeypatch.setattr(directory, "INLINE_BYTES", 64)
+    monkeypatch.setattr(segment, "_ALLOCATE_FIRST_BYTES", 1024)
+
+
+@contextmanager
+def without_chance(seed: object) -> Iterator[None]:
+    """Nothing is random and no time passes, so that equal histories leave equal disks, and count once."""
+    dice = random.Random(repr(seed))
+    clock = types.SimpleNamespace(time=lambda: 1e9)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "urandom", dice.randbytes)
+        patch.setattr(secrets, "token_bytes", dice.randbytes)
+        patch.setattr(directory, "time", clock)
+        patch.setattr(creation, "time", clock)
+        yield
 
 
 def fold(state: list[Any], entry: Any) -> list[Any]:
@@ -38,6 +69,22 @@ class Model:
     def issue(self, state: State) -> None:
         self.states.append({name: list(values) for name, values in state.items()})
         self.sequences.append(-1)
+
+    @property
+    def demand(self) -> Demand:
+        return Demand(self, self.durable, len(self.states) - 1)
+
+
+class Demand(NamedTuple):
+    """What a power loss must leave: a state of the model from commit ``durable`` to ``issued``."""
+
+    model: Model
+    durable: int
+    issued: int
+
+    @property
+    def states(self) -> list[State]:
+        return self.model.states[self.durable : self.issued + 1]
 
 
 @dataclass
@@ -172,11 +219,13 @@ class Job:
         return {name: list(self.state[name]) for name in names}
 
     def _note(self, fs: RecordingFileSystem) -> None:
-        fs.note((self.model.durable, len(self.model.states) - 1))
+        fs.note(self.model.demand)
 
 
 def recovered(store: trax.Trax, at: int | None = None) -> State:
     """The folded state of every name, as of now or of a sequence."""
+    if at is None:
+        return store.recover_many(store.names(), None, fold)
     state = {}
     for name in NAMES:
         try:
@@ -187,7 +236,10 @@ def recovered(store: trax.Trax, at: int | None = None) -> State:
 
 
 def judge(path: Path, model: Model, durable: int, issued: int, fs: RecordingFileSystem | None = None) -> int:
-    """Open what a crash left, and check it against the model: which commit it is."""
+    """Open what a crash left, and check it against the model: which commit it is.
+
+    With ``fs``, what opening has brought to light is noted: from then on no power loss may take it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", trax.TraxWarning)
         store = trax.Trax(path, fs=fs)
@@ -195,6 +247,8 @@ def judge(path: Path, model: Model, durable: int, issued: int, fs: RecordingFile
         state = recovered(store)
         candidates = [number for number in range(issued, durable - 1, -1) if model.states[number] == state]
         assert candidates, f"{state} is no state between commit {durable} and {issued}"
+        if fs is not None:
+            fs.note(Demand(model, candidates[-1], candidates[0]))
         for snapshot in store.snapshots():
             if snapshot.sequence in model.sequences:
                 expected = model.states[model.sequences.index(snapshot.sequence) + 1]
@@ -207,136 +261,121 @@ def judge(path: Path, model: Model, durable: int, issued: int, fs: RecordingFile
     return candidates[0]
 
 
-def crash_everywhere(
-    job: Job, calls: int, samples: int, scratch: Path, seen: set[int], *, deep: float = 0.0
-) -> tuple[int, int]:
-    """Run the job, lay out the disk of each crash, judge it; how many distinct disks, and how many of them two deep."""
-    fs = job.run(calls)
-    notes = [(0, 0)]
-    for operation in fs.operations:
-        notes.append(operation.note if operation.kind == "note" else notes[-1])
-    tried = nested = 0
-    for done, image in crash_images(fs.start, fs.operations, job.dice, samples):
-        key = hash((image.key(), notes[done]))
-        if key in seen:
-            continue
-        seen.add(key)
-        tried += 1
-        durable, issued = notes[done]
-        where = scratch / job.path.name
-        _lay_out(image, scratch)
-        try:
-            if job.dice.random() < deep:
-                nested += _crash_the_recovery(where, job, durable, issued, seen)
-                _lay_out(image, scratch)
-            judge(where, job.model, durable, issued)
-        except BaseException as error:
-            error.add_note(f"after operation {done} of {len(fs.operations)}: {fs.operations[max(0, done - 3) : done]}")
-            raise
-    return tried, nested
+@dataclass
+class Search:
+    """Loses power at every moment of recordings and judges what is left, each state of the disk once.
 
-
-def _crash_the_recovery(where: Path, job: Job, durable: int, issued: int, seen: set[int]) -> int:
-    """Open what the crash left, crash that at each of its own operations, and judge what it leaves."""
-    scratch = where.parent
-    fs = RecordingFileSystem(scratch)
-    reached = judge(where, job.model, durable, issued, fs)
-    tried = 0
-    opening = fs.operations
-    for done, image in crash_images(fs.start, opening, job.dice, 1):
-        key = hash((image.key(), durable, issued))
-        if key in seen:
-            continue
-        seen.add(key)
-        tried += 1
-        _lay_out(image, scratch)
-        try:
-            # Nothing was promised to anybody since: any commit that the first crash could have left is right.
-            judge(where, job.model, durable, issued)
-        except BaseException as error:
-            error.add_note(
-                f"in the recovery, which had reached {reached}, after {done} of {opening[max(0, done - 3) : done]}"
-            )
-            raise
-    return tried
-
-
-def crash_after_a_kill(job: Job, calls: int, samples: int, scratch: Path, seen: set[int], *, share: float) -> int:
-    """Kill the job at some of its operations, open the store again, log, close; lose power at each operation of that.
-
-    What the killed process had written and not synced is still in the page cache, and is not on the disk: whoever opens
-    the store sees what a power loss would take.
+    Where there are at most ``limit`` ways to lose power at a moment all are tried, and otherwise the extremes and
+    ``samples``. ``deep``: so large a part of the recoveries is recorded and crashed at each of its own moments.
+    ``settled`` are paths of which nothing is lost.
     """
-    first = job.run(calls)
-    notes = [(0, 0)]
-    tried = 0
-    for done, operation in enumerate(first.operations):
-        notes.append(operation.note if operation.kind == "note" else notes[-1])
-        if operation.kind == "note" or job.dice.random() >= share:
-            continue
-        before = first.operations[: done + 1]
-        _lay_out(cached_image(first.start, before), scratch)
-        fs = RecordingFileSystem(scratch, goes_on=(first.start, before))
-        model = _second_life(scratch / job.path.name, job, notes[-1], fs)
-        tried += _lose_power(fs, model, job, len(before) + 1, notes[-1], samples, scratch, seen)
-    return tried
+
+    scratch: Path
+    dice: random.Random
+    samples: int = 0
+    limit: int = 0
+    deep: float = 0.0
+    settled: Collection[str] = ()
+    tried: int = 0
+    nested: int = 0
+    sampled_moments: int = 0
+    seen: set[int] = field(default_factory=set)
+
+    def everywhere(self, fs: RecordingFileSystem, store: str, before: Demand, *, after: int = 0) -> None:
+        """Crash a recording at every moment from ``after`` on; ``before`` holds until the first note."""
+        for done, image, demand in self._images(fs, before, after):
+            try:
+                self._lay_out(image)
+                if self.dice.random() < self.deep:
+                    self._crash_the_recovery(store, demand)
+                    self._lay_out(image)
+                judge(self.scratch / store, *demand)
+            except BaseException as error:
+                error.add_note(
+                    f"power lost after {done} of {len(fs.operations)}: {fs.operations[max(0, done - 3) : done]}"
+                )
+                raise
+            self.tried += 1
+
+    def after_a_kill(self, fs: RecordingFileSystem, store: str, before: Demand, share: float) -> None:
+        """Kill the process at some operations; open again, log, close; lose power at each moment of that.
+
+        What the killed process had written and not synced is still in the page cache, and is not on the disk: whoever
+        opens the store sees what a power loss would take.
+        """
+        demand = before
+        for done, operation in enumerate(fs.operations):
+            demand = operation.note if operation.kind == "note" else demand
+            if operation.kind == "note" or self.dice.random() >= share:
+                continue
+            done_before = fs.operations[: done + 1]
+            self._lay_out(cached_image(fs.start, done_before))
+            again = RecordingFileSystem(self.scratch, goes_on=(fs.start, done_before))
+            with without_chance(done):
+                _second_life(self.scratch / store, demand, again)
+            try:
+                self.everywhere(again, store, demand, after=len(done_before) + 1)
+            except BaseException as error:
+                error.add_note(f"killed after {done}")
+                raise
+
+    def _crash_the_recovery(self, store: str, demand: Demand) -> None:
+        """Open what the crash left, crash that at each of its own operations, and judge what it leaves."""
+        fs = RecordingFileSystem(self.scratch)
+        with without_chance("recovery"):
+            judge(self.scratch / store, *demand, fs)
+        # Until it has returned nothing was promised to anybody: any commit that the first crash may leave is right.
+        for done, image, demanded in self._images(fs, demand, 0):
+            self._lay_out(image)
+            try:
+                judge(self.scratch / store, *demanded)
+            except BaseException as error:
+                last = fs.operations[max(0, done - 3) : done]
+                error.add_note(f"in the recovery, after {done} of {len(fs.operations)} operations: {last}")
+                raise
+            self.nested += 1
+
+    def _images(self, fs: RecordingFileSystem, before: Demand, after: int) -> Iterator[tuple[int, Image, Demand]]:
+        demand, noted = before, after
+        for done, outcomes in moments(fs.start, fs.operations, after=after, settled=self.settled):
+            for operation in fs.operations[noted:done]:
+                demand = operation.note if operation.kind == "note" else demand
+            noted = done
+            for image in self._chosen(outcomes):
+                key = hash((image.key(), repr(demand.states)))
+                if key not in self.seen:
+                    self.seen.add(key)
+                    yield done, image, demand
+
+    def _chosen(self, outcomes: Outcomes) -> Iterator[Image]:
+        if self.limit and outcomes.count <= self.limit:
+            yield from outcomes
+            return
+        self.sampled_moments += 1
+        yield from outcomes.extremes()
+        for _ in range(self.samples):
+            yield outcomes.sample(self.dice)
+
+    def _lay_out(self, image: Image) -> None:
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir(parents=True)
+        image.lay_out(self.scratch)
 
 
-def _second_life(path: Path, job: Job, bounds: tuple[int, int], fs: RecordingFileSystem) -> Model:
-    """Open, log, close; the states that this life had, of which the first was seen when opening returned."""
+def _second_life(path: Path, demand: Demand, fs: RecordingFileSystem) -> None:
+    """Open, log, close. What opening has shown must last, and what is logged then."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", trax.TraxWarning)
         store = trax.Trax(path, fs=fs)
     state = recovered(store)
-    assert state in job.model.states[bounds[0] : bounds[1] + 1]
-    fs.note((0, 0))
-    after = state
+    assert state in demand.states
+    model = Model([state])
+    fs.note(model.demand)
     if state:
         name = next(iter(state))
-        after = {**state, name: [*state[name], "again"]}
-        fs.note((0, 1))
+        model.issue({**state, name: [*state[name], "again"]})
+        fs.note(model.demand)
         store.log({name: "again"})
-        fs.note((1, 1))
+        model.durable = 1
+        fs.note(model.demand)
     store.close()
-    return Model([state, after])
-
-
-def _lose_power(
-    fs: RecordingFileSystem,
-    model: Model,
-    job: Job,
-    after: int,
-    bounds: tuple[int, int],
-    samples: int,
-    scratch: Path,
-    seen: set[int],
-) -> int:
-    notes: list[tuple[int, int] | None] = [None] * after
-    for operation in fs.operations[after - 1 :]:
-        notes.append(operation.note if operation.kind == "note" else notes[-1])
-    tried = 0
-    for done, image in crash_images(fs.start, fs.operations, job.dice, samples, after=after):
-        note = notes[done]
-        key = hash((image.key(), note, bounds))
-        if key in seen:
-            continue
-        seen.add(key)
-        tried += 1
-        _lay_out(image, scratch)
-        try:
-            if note is None:
-                judge(scratch / job.path.name, job.model, *bounds)
-            else:
-                judge(scratch / job.path.name, model, *note)
-        except BaseException as error:
-            error.add_note(
-                f"killed after {after - 1}, power lost after {done}: {fs.operations[max(0, done - 3) : done]}"
-            )
-            raise
-    return tried
-
-
-def _lay_out(image: Any, scratch: Path) -> None:
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    image.lay_out(str(scratch))

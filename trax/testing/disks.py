@@ -1,165 +1,195 @@
 """What a disk may look like after a power loss, given what was asked of it until then.
 
-After ALICE (Pillai et al., OSDI 2014), with the weakest promises that POSIX leaves:
+After ALICE (Pillai et al., OSDI 2014), with the weakest promises that POSIX and the file systems in use leave:
 
-- Of what was written since a file's last fsync, any subset of 512-byte sectors has arrived, each whole or not at all;
-  a sector that was never written may hold zeros or what was there in an earlier life of the block.
-- A file's size is apart from its contents: it may be any that the file had since its last fsync.
-- Of what was done to a directory since its last fsync, any subset has arrived. A rename arrives whole or not at all.
-- What was synced stays.
+- what was synced stays, and nothing else has to;
+- of what was not synced, each sector, each size and each name may have arrived or not, by itself and in any order:
+  :mod:`trax.testing.contents` and :mod:`trax.testing.names` say what that means for a file and for a directory.
+
+A recording has so many *moments* as operations, and one more. At each the power may fail, and leave any of its
+*outcomes*, which can be tried all or, where they are too many, sampled::
+
+    for done, image in crash_images(fs.start, fs.operations, random.Random(seed), samples=20, limit=1000):
+        image.lay_out(directory)
+        ...  # open what lies there, and check it against what had been promised after ``done`` operations
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from itertools import product
+from math import prod
+from typing import NamedTuple
 
+from trax.testing.contents import TOO_MANY, Choose, FileContents, PossibleContents
+from trax.testing.names import Found, Names, PossibleNames
 from trax.testing.recording import Image, Operation
 
-SECTOR_BYTES = 512
-_GARBAGE = bytes(range(256)) * 2
+_MANY_CHANGES = 12
+_LEFT_BEHIND = 4
 
 
-@dataclass
-class _File:
-    synced: bytes = b""
-    pending: list[Operation] = field(default_factory=list)
+class Disk:
+    """A disk, and what is on its way there."""
 
-
-@dataclass
-class _Disk:
-    """The disk and what is on its way there."""
-
-    files: dict[int, _File]
-    names: dict[str, int]
-    directories: set[str]
-    pending: dict[str, list[Operation]] = field(default_factory=dict)
+    def __init__(self, start: Image) -> None:
+        self._files = {number: FileContents(data) for number, data in start.contents.items()}
+        self._names = Names(start)
+        self._left_behind: tuple[bytes, ...] = ()
 
     def apply(self, operation: Operation) -> None:
-        if operation.kind in ("write", "truncate", "allocate"):
-            self.files[operation.file].pending.append(operation)
-        elif operation.kind == "fsync":
-            file = self.files[operation.file]
-            file.synced, file.pending = _all_of(file), []
+        """One more operation is done."""
+        if operation.kind in ("write", "truncate", "allocate", "fsync"):
+            self._change_file(self._files[operation.file], operation)
         elif operation.kind == "fsync_directory":
-            for pending in self.pending.pop(operation.path, []):
-                _apply_name(self.names, self.directories, pending)
-        elif operation.kind in ("create", "link", "rename", "unlink", "mkdir"):
+            self._names.sync(operation.path)
+        elif operation.kind != "note":
             if operation.kind == "create":
-                self.files[operation.file] = _File()
-            self.pending.setdefault(_parent(operation.path), []).append(operation)
+                self._files[operation.file] = FileContents()
+            self._leave_behind(operation.path if operation.kind == "unlink" else operation.target)
+            self._names.apply(operation)
+
+    def outcomes(self, settled: Collection[str] = ()) -> Outcomes:
+        """What a power loss now may leave. Of the paths in ``settled`` nothing is lost: they multiply nothing."""
+        found = self._names.cached().files
+        certain = {found[path] for path in settled if path in found}
+        files = {
+            number: file.possible(self._left_behind) if file.pending and number not in certain else file.cached()
+            for number, file in self._files.items()
+        }
+        return Outcomes(files, self._names.possible(settled))
+
+    def cached(self) -> Image:
+        """What the operating system shows: what a killed process leaves behind."""
+        found = self._names.cached()
+        contents = {number: self._files[number].cached() for number in found.files.values()}
+        return Image(contents, found.files, set(found.directories))
+
+    @staticmethod
+    def _change_file(file: FileContents, operation: Operation) -> None:
+        if operation.kind == "write":
+            file.write(operation.data, operation.offset)
+        elif operation.kind == "truncate":
+            file.truncate(operation.size)
+        elif operation.kind == "allocate":
+            file.allocate(operation.size)
+        else:
+            file.sync()
+
+    def _leave_behind(self, path: str) -> None:
+        """The file at the path is about to be removed or replaced: its blocks go to others, with what is in them."""
+        number = self._names.lookup(path)
+        if number in self._files and (data := self._files[number].cached()):
+            self._left_behind = (data, *self._left_behind)[:_LEFT_BEHIND]
 
 
-def crash_images(
-    start: Image, operations: Sequence[Operation], dice: random.Random, samples: int, *, after: int = 0
-) -> Iterator[tuple[int, Image]]:
-    """For each number of operations done, disks that a power loss may leave; the extremes first, then ``samples``.
+class Outcomes:
+    """The disks that a power loss may leave at one moment. Iterate for all that differ, or choose some."""
 
-    With ``after``, only for numbers from that one on.
+    def __init__(self, files: dict[int, PossibleContents | bytes], names: PossibleNames) -> None:
+        self._files = files
+        self._names = names
+
+    @property
+    def count(self) -> int:
+        """How many ways there are of losing something; ``TOO_MANY`` at most. Some may come to the same image."""
+        if self._names.changes > _MANY_CHANGES:
+            return TOO_MANY
+        return min(TOO_MANY, sum(prod(map(self._ways, set(found.files.values()))) for found in self._names))
+
+    def __iter__(self) -> Iterator[Image]:
+        """All images that differ. Look at ``count`` before."""
+        contents: dict[int, list[bytes]] = {}
+        seen = set()
+        for found in self._names:
+            numbers = sorted(set(found.files.values()))
+            for number in numbers:
+                if number not in contents:
+                    possible = self._files[number]
+                    contents[number] = [possible] if isinstance(possible, bytes) else list(dict.fromkeys(possible))
+            for picks in product(*(contents[number] for number in numbers)):
+                image = _image(found, dict(zip(numbers, picks, strict=True)))
+                if (key := image.key()) not in seen:
+                    seen.add(key)
+                    yield image
+
+    def choose(self, choose: Choose) -> Image:
+        """The image that ``choose`` leads to: see :data:`trax.testing.contents.Choose`."""
+        found = self._names.choose(choose)
+        contents = {}
+        for number in sorted(set(found.files.values())):
+            possible = self._files[number]
+            contents[number] = possible if isinstance(possible, bytes) else possible.choose(choose)
+        return _image(found, contents)
+
+    def extremes(self) -> Iterator[Image]:
+        """All of the names, the sizes, the sectors has arrived, or nothing of it: the eight combinations."""
+        for kinds in product((False, True), repeat=3):
+            lost = dict(zip(("name", "size", "sector"), kinds, strict=True))
+            yield self.choose(lambda kind, count, lost=lost: min(lost[kind], count - 1))  # type: ignore[misc]
+
+    def sample(self, dice: random.Random) -> Image:
+        """One of them, at random: now much is lost, now little."""
+        arrives = {"name": dice.random(), "size": dice.random(), "sector": dice.random()}
+        return self.choose(lambda kind, count: 0 if dice.random() < arrives[kind] else dice.randrange(count))
+
+    def _ways(self, number: int) -> int:
+        possible = self._files[number]
+        return 1 if isinstance(possible, bytes) else possible.count
+
+
+class Moment(NamedTuple):
+    """``done`` operations were done when the power failed."""
+
+    done: int
+    outcomes: Outcomes
+
+
+def moments(
+    start: Image, operations: Sequence[Operation], *, after: int = 0, settled: Collection[str] = ()
+) -> Iterator[Moment]:
+    """Every moment at which the power may fail, from ``after`` operations on.
+
+    Notes change nothing on a disk: a moment comes after those that follow an operation, not before them.
     """
-    disk = _Disk(
-        {number: _File(data) for number, data in start.contents.items()}, dict(start.names), set(start.directories)
-    )
+    disk = Disk(start)
     for done in range(len(operations) + 1):
         if done:
             disk.apply(operations[done - 1])
-            if operations[done - 1].kind == "note":
-                continue
-        if done < after:
-            continue
-        for names_arrive, data_arrives in ((0.0, 0.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0)):
-            yield done, _image(disk, dice, names_arrive, data_arrives)
-        for _ in range(samples):
-            yield done, _image(disk, dice, dice.random(), dice.random())
+        if done >= after and (done == len(operations) or operations[done].kind != "note"):
+            yield Moment(done, disk.outcomes(settled))
+
+
+def crash_images(
+    start: Image,
+    operations: Sequence[Operation],
+    dice: random.Random,
+    samples: int,
+    *,
+    limit: int = 0,
+    after: int = 0,
+    settled: Collection[str] = (),
+) -> Iterator[tuple[int, Image]]:
+    """For each moment the disks that a power loss may leave, each with the number of operations done.
+
+    All that differ where there are at most ``limit`` ways to them; otherwise the extremes, then ``samples`` of them.
+    """
+    for done, outcomes in moments(start, operations, after=after, settled=settled):
+        if limit and outcomes.count <= limit:
+            yield from ((done, image) for image in outcomes)
+        else:
+            yield from ((done, image) for image in outcomes.extremes())
+            yield from ((done, outcomes.sample(dice)) for _ in range(samples))
 
 
 def cached_image(start: Image, operations: Sequence[Operation]) -> Image:
     """What the operating system shows when all of the operations are done: what a killed process leaves behind."""
-    disk = _Disk(
-        {number: _File(data) for number, data in start.contents.items()}, dict(start.names), set(start.directories)
-    )
+    disk = Disk(start)
     for operation in operations:
         disk.apply(operation)
-    return _image(disk, random.Random(0), 1.0, 1.0)
+    return disk.cached()
 
 
-def _image(disk: _Disk, dice: random.Random, names_arrive: float, data_arrives: float) -> Image:
-    image = Image({}, dict(disk.names), set(disk.directories))
-    for pending in disk.pending.values():
-        for operation in pending:
-            if dice.random() < names_arrive:
-                _apply_name(image.names, image.directories, operation)
-    for number in set(image.names.values()):
-        image.contents[number] = _content(disk.files[number], dice, data_arrives)
-    return image
-
-
-def _content(file: _File, dice: random.Random, arrives: float) -> bytes:
-    if not file.pending or arrives == 1.0:
-        return _all_of(file)
-    sizes = [len(file.synced)]
-    for operation in file.pending:
-        sizes.append(max(sizes[-1], _end(operation)) if operation.kind != "truncate" else operation.size)
-    size = sizes[0] if arrives == 0.0 and dice.random() < 0.5 else dice.choice(sizes)
-    content = bytearray(max(sizes))
-    content[: len(file.synced)] = file.synced
-    fresh = set(range(-(-len(file.synced) // SECTOR_BYTES), -(-len(content) // SECTOR_BYTES)))
-    for operation in file.pending:
-        if operation.kind == "write":
-            fresh -= _write_some(content, operation, dice, arrives)
-        elif operation.kind == "truncate" and dice.random() < arrives:
-            content[operation.size :] = bytes(len(content) - operation.size)
-    if dice.random() < 0.3:
-        for sector in fresh:  # a block that the file was given, and that still holds what another had left in it
-            start = sector * SECTOR_BYTES
-            content[start : start + SECTOR_BYTES] = _GARBAGE[: len(content[start : start + SECTOR_BYTES])]
-    return bytes(content[:size])
-
-
-def _write_some(content: bytearray, operation: Operation, dice: random.Random, arrives: float) -> set[int]:
-    """Let some sectors of a write arrive; which ones."""
-    arrived = set()
-    position = 0
-    while position < len(operation.data):
-        at = operation.offset + position
-        step = min(SECTOR_BYTES - at % SECTOR_BYTES, len(operation.data) - position)
-        if dice.random() < arrives:
-            content[at : at + step] = operation.data[position : position + step]
-            arrived.add(at // SECTOR_BYTES)
-        position += step
-    return arrived
-
-
-def _all_of(file: _File) -> bytes:
-    if not file.pending:
-        return file.synced
-    content = bytearray(file.synced)
-    for operation in file.pending:
-        if operation.kind == "truncate":
-            del content[operation.size :]
-        content.extend(bytes(max(0, _end(operation) - len(content))))
-        if operation.kind == "write":
-            content[operation.offset : operation.offset + len(operation.data)] = operation.data
-    return bytes(content)
-
-
-def _end(operation: Operation) -> int:
-    return operation.offset + len(operation.data) if operation.kind == "write" else operation.size
-
-
-def _apply_name(names: dict[str, int], directories: set[str], operation: Operation) -> None:
-    if operation.kind == "mkdir":
-        directories.add(operation.path)
-    elif operation.kind in ("create", "link"):
-        names[operation.path] = operation.file
-    elif operation.kind == "rename":
-        if names.get(operation.path) == operation.file:
-            del names[operation.path]
-        names[operation.target] = operation.file
-    elif names.get(operation.path) == operation.file:
-        del names[operation.path]
-
-
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0]
+def _image(found: Found, contents: dict[int, bytes]) -> Image:
+    return Image(contents, found.files, set(found.directories))

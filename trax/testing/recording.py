@@ -37,35 +37,54 @@ class Image:
     names: dict[str, int] = field(default_factory=dict)
     directories: set[str] = field(default_factory=set)
 
-    def lay_out(self, root: str) -> None:
+    def lay_out(self, root: str | os.PathLike[str]) -> None:
         """Make it real, in an empty directory."""
+        root = os.fspath(root)
         reachable = {""}  # a directory whose own name is lost takes with it what lies in it
         for directory in sorted(self.directories):
             if os.path.dirname(directory) in reachable:
                 reachable.add(directory)
-                os.makedirs(os.path.join(root, directory), exist_ok=True)
+                os.mkdir(os.path.join(root, directory))
+        first: dict[int, str] = {}
         for path, file in self.names.items():
-            if os.path.dirname(path) in reachable:
-                with open(os.path.join(root, path), "wb") as handle:
-                    handle.write(self.contents.get(file, b""))
+            if os.path.dirname(path) not in reachable:
+                continue
+            path = os.path.join(root, path)
+            if first.setdefault(file, path) != path:
+                os.link(first[file], path)
+                continue
+            with open(path, "wb") as handle:
+                handle.write(self.contents.get(file, b""))
 
     def key(self) -> int:
-        """The same for the same image."""
-        names = tuple(sorted((path, self.contents.get(file, b"")) for path, file in self.names.items()))
-        return hash((names, tuple(sorted(self.directories))))
+        """The same for the same image, in this process."""
+        names = frozenset((path, self.contents.get(file, b"")) for path, file in self.names.items())
+        return hash((names, frozenset(self.directories)))
 
 
 def names_after(start: Image, operations: Sequence[Operation]) -> dict[str, int]:
     """Which names lead to which files, as the operating system sees it, when all of the operations are done."""
     names = dict(start.names)
     for operation in operations:
-        if operation.kind == "create":
+        if operation.kind in ("create", "link"):
             names[operation.path] = operation.file
         elif operation.kind == "unlink":
             del names[operation.path]
         elif operation.kind == "rename":
-            names[operation.target] = names.pop(operation.path)
+            _rename(names, operation.path, operation.target)
     return names
+
+
+def _rename(names: dict[str, int], source: str, target: str) -> int:
+    """Follow a rename; the number of the file, -1 for a directory."""
+    if source in names:
+        file = names[target] = names[source]
+        if source != target:
+            del names[source]
+        return file
+    for path in [path for path in names if path.startswith(source + "/")]:
+        names[target + path.removeprefix(source)] = names.pop(path)
+    return -1
 
 
 class RecordingFileSystem(LocalFileSystem):
@@ -94,15 +113,18 @@ class RecordingFileSystem(LocalFileSystem):
             self._next = 1 + max([-1, *self.start.contents, *numbers])
 
     def _look_around(self) -> None:
+        numbers: dict[tuple[int, int], int] = {}
         for directory, directories, files in os.walk(self.root):
             for entry in directories:
                 self.start.directories.add(self._relative(os.path.join(directory, entry)))
             for entry in files:
                 path = os.path.join(directory, entry)
-                with open(path, "rb") as handle:
-                    self.start.contents[self._next] = handle.read()
-                self._names[self._relative(path)] = self._next
-                self._next += 1
+                number = numbers.setdefault(self.identity(path), len(numbers))
+                self._names[self._relative(path)] = number
+                if number not in self.start.contents:
+                    with open(path, "rb") as handle:
+                        self.start.contents[number] = handle.read()
+        self._next = len(numbers)
         self.start.names = dict(self._names)
 
     def note(self, note: Any) -> None:
@@ -159,9 +181,9 @@ class RecordingFileSystem(LocalFileSystem):
     def rename(self, source: str, target: str) -> None:
         with self._guard:
             super().rename(source, target)
-            file = self._names.pop(self._relative(source))
-            self._names[self._relative(target)] = file
-            self._record(Operation("rename", file=file, path=self._relative(source), target=self._relative(target)))
+            source, target = self._relative(source), self._relative(target)
+            file = _rename(self._names, source, target)
+            self._record(Operation("rename", file=file, path=source, target=target))
 
     def link(self, source: str, target: str) -> None:
         with self._guard:
