@@ -87,11 +87,13 @@ class Judge:
             warnings.simplefilter("ignore", trax.errors.TornTailWarning)
             store = trax.Trax(self.store, mode=mode, codec=self.codec)
         with store:
-            assert store.verify().problems == []
+            problems = store.verify().problems
+            assert problems == [], problems
             self._judge_log(store, told)
             self._judge_values(store, told)
             if "reopened" in store or self.reopened:
-                assert store.recover("reopened", None, fold) == self.reopened
+                found = store.recover("reopened", None, fold)
+                assert found == self.reopened, f"{self.reopened} was logged between the crashes, and {found} is there"
 
     def use(self, number: int) -> None:
         """The store takes more, and has it when it is opened again."""
@@ -112,12 +114,13 @@ class Judge:
             count = len(numbers)
             assert numbers == list(range(count)), "each once, in order, without gaps"
             issued = max([self.counts[thread] - 1, *(last for _, last in one.commits)])
-            assert self.counts[thread] <= count <= issued + 1, (self.counts[thread], count, issued)
+            assert count >= self.counts[thread], f"{self.counts[thread]} were there before, and now {count}"
+            assert count <= issued + 1, f"{issued} was the last that thread {thread} logged, and {count - 1} is there"
             assert one.durable < count, f"{one.durable} of thread {thread} was durable, and {count - 1} is the last"
             assert not any(first < count <= last for first, last in one.commits), "half of a commit"
             for sequence, last in one.returned.items():
                 # What was durable is there, and what is lost is the end of the log, for all threads alike.
-                assert sequence > reach or at[sequence] == [thread, last], (sequence, last, at.get(sequence))
+                assert sequence > reach or at.get(sequence) == [thread, last], f"{sequence}: {at.get(sequence)}, {last}"
             self.counts[thread] = count
 
     def _judge_values(self, store: trax.Trax, told: Sequence[Told]) -> None:
@@ -128,8 +131,9 @@ class Judge:
             assert state == whole, "what was checkpointed and what was logged since are the log"
             name = f"ballast{thread}"
             value = store.recover(name) if name in store else ballast(0)
-            assert value == ballast(value["number"])
-            assert max(self.ballasts[thread], told[thread].ballast) <= value["number"] <= count
+            assert value == ballast(value["number"]), f"{name} is not whole"
+            least = max(self.ballasts[thread], told[thread].ballast)
+            assert least <= value["number"] <= count, f"{name}: {least} <= {value['number']} <= {count}"
             self.ballasts[thread] = value["number"]
             for point in store.snapshots():
                 if own in point.names:

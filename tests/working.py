@@ -45,7 +45,7 @@ def fold(state: list[Any], entry: Any) -> list[Any]:
 
 def ballast(number: int) -> dict[str, Any]:
     """A value that shows what it was made of, too large to stand in the snapshot."""
-    return {"number": number, "filling": str(number) * 2000}
+    return {"number": number, "filling": f"{number} " * 3000}
 
 
 def kind_of(error: BaseException | None) -> str:
