@@ -1,9 +1,9 @@
 """A worker that logs until it is killed, and writes down, outside the store, what it was told is safe.
 
-Run as a program: ``python killing.py STORE LEDGER SYNC``. Four threads log to names of their own and one name in
-common, and one of them checkpoints now and then. The ledger is one file a thread, a line before each call (``+``:
-issued) and one after it (``=``: acknowledged). Plain writes to it survive SIGKILL, as the records of every policy
-must.
+Run as a program: ``python killing.py STORE LEDGER SYNC KEEP``. Four threads log to names of their own and one name in
+common, some of it in batches, and checkpoint now and then, also in the background and within a batch. The ledger is one
+file a thread, a line for each number before the call (``+``: issued) and one after it (``=``: acknowledged). Plain
+writes to it survive SIGKILL, as the records of every policy must.
 """
 
 from __future__ import annotations
@@ -33,19 +33,36 @@ def work(*arguments: Any) -> None:
         os._exit(1)
 
 
+def commit_of(number: int) -> range:
+    """The numbers that are committed together with this one: three of every ten are a batch."""
+    first = number - number % 10
+    return range(first, first + 3) if number < first + 3 else range(number, number + 1)
+
+
 def log_for_ever(store: trax.Trax, ledger: int, thread: int, state: list[int]) -> None:
     own = f"own{thread}"
-    number = state[-1] + 1 if state else 0
     while True:
-        os.write(ledger, b"+%d\n" % number)
-        store.log({own: number, "both": (thread, number)})
-        os.write(ledger, b"=%d\n" % number)
-        state.append(number)
-        number += 1
-        if number % 25 == thread:
+        numbers = commit_of(len(state))
+        os.write(ledger, b"".join(b"+%d\n" % number for number in numbers))
+        if len(numbers) == 1:
+            store.log({own: numbers[0], "both": (thread, numbers[0])})
+        else:
+            log_batch(store, thread, state, numbers)
+        os.write(ledger, b"".join(b"=%d\n" % number for number in numbers))
+        state.extend(numbers)
+        if len(state) % 25 == thread:
             store.checkpoint({own: state})
-        if number % 40 == thread:
+        if len(state) % 40 == thread + 25:
             store.checkpoint_async({own: state})
+
+
+def log_batch(store: trax.Trax, thread: int, state: list[int], numbers: range) -> None:
+    own = f"own{thread}"
+    with store.batch() as batch:
+        for number in numbers:
+            batch.log({own: number, "both": (thread, number)})
+            if number == numbers[1] and number % 20 == 11:
+                batch.checkpoint({own: [*state, *numbers[:2]]})
 
 
 def main(path: str, ledger: str, sync: str, keep: int) -> None:

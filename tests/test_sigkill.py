@@ -15,7 +15,7 @@ import pytest
 
 import trax
 from tests.counting import count
-from tests.killing import THREADS, fold
+from tests.killing import THREADS, commit_of, fold
 
 KILLS = int(os.environ.get("TRAX_KILLS", "12"))
 SEED = os.environ.get("TRAX_SEED", "20261121")
@@ -40,6 +40,7 @@ def check(store_path: Path, ledger: Path) -> int:
             state = store.recover(f"own{thread}", list, fold)
             issued, acknowledged = ledger_of(ledger / str(thread)) if (ledger / str(thread)).exists() else ([], [])
             assert state == list(range(len(state))), "each once, in order, without gaps"
+            assert commit_of(len(state))[0] == len(state), "half of a batch"
             assert set(acknowledged) <= set(state) <= set(issued)
             # A record with two names is whole or absent: "both" is never checkpointed, so it has every one of them.
             assert [number for owner, number in common if owner == thread] == state
