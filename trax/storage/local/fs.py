@@ -247,5 +247,8 @@ def make_missing_directories(fs: FileSystem, path: str, mode: int | None = None)
     while fs.kind(path) == "absent":
         missing.append(path)
         path = os.path.dirname(path)
+    with suppress(PermissionError):  # of a directory that is not ours to read, and so not ours to have written to
+        # Makes durable: the name of the last one that exists. An attempt that was killed may just have made it.
+        fs.fsync_directory(os.path.dirname(path))
     for path in reversed(missing):
         make_directory(fs, path, mode)
