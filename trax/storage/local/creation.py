@@ -56,7 +56,7 @@ def _survey_without_snapshot(fs: FileSystem, layout: Layout, entries: list[str],
     if not create:
         text = f"there is no store in {layout.path}. mode='a' creates one."
         raise StoreNotFoundError(text, path=layout.path, reason="no snapshot")
-    foreign = [entry for entry in entries if not layout.ours(entry) and not entry.startswith(".")]
+    foreign = [entry for entry in entries if layout.foreign(entry)]
     if foreign:
         names = ", ".join(map(repr, foreign[:3])) + (", …" if len(foreign) > 3 else "")
         text = f"{layout.path} holds files that are not a store's: {names}. Choose an empty or a new directory."

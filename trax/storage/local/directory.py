@@ -12,6 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -51,10 +52,11 @@ class LocalStorage:
         codec: str | None = None,
         keep: int | None = None,
         preallocate: bool = True,
+        beside: re.Pattern[str] | None = None,
         fs: FileSystem | None = None,
     ) -> None:
         self._fs = fs or LocalFileSystem()
-        self._layout = Layout(path)
+        self._layout = Layout(path, beside)
         with asking("look at", self._layout.path):
             exists = survey(self._fs, self._layout, create=not must_exist)
             if not exists:
