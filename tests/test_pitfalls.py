@@ -319,6 +319,30 @@ def test_a_store_that_was_created_survives_a_power_loss_with_the_directories_abo
     store.close()
 
 
+def test_directories_that_a_killed_attempt_has_made_are_made_durable_by_the_next(tmp_path: Path) -> None:
+    """Killed between mkdir and fsync, the first attempt leaves a directory whose name only the page cache knows."""
+    for nth in range(7):
+        root = tmp_path / str(nth)
+        root.mkdir()
+        fs = RecordingFileSystem(root)
+        left = iter(range(nth))
+
+        def sync(path: str, fs: RecordingFileSystem = fs, left: Any = left) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            RecordingFileSystem.fsync_directory(fs, path)
+
+        fs.fsync_directory = sync  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            trax.Trax(root / "a" / "b" / "s", fs=fs)
+        del fs.fsync_directory  # type: ignore[method-assign]
+        store = trax.Trax(root / "a" / "b" / "s", fs=fs)
+        store.log(x=1)
+        _, image = next(crash_images(fs.start, fs.operations, random.Random(1), 0, after=len(fs.operations)))
+        assert {"a", "a/b", "a/b/s"} <= image.directories, f"killed at fsync {nth}: {image.directories}"
+        store.close()
+
+
 @pytest.mark.parametrize("sync", ["always", "os"])
 def test_an_interrupt_anywhere_leaves_the_handle_usable_or_finished(tmp_path: Path, sync: str) -> None:
     counting = FaultyFileSystem(kinds=("pwrite", "fdatasync"))

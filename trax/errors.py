@@ -188,6 +188,21 @@ class OvertakenError(TraxError, RuntimeError):
     oldest: int
 
 
+# What the layers refuse
+
+
+class StreamError(TraxError, KeyError):
+    """A stream of events is not open for writing. ``stream`` is its name."""
+
+    stream: str
+
+
+class RewindError(TraxError, ValueError):
+    """A position is before the one that is stored. ``stored`` is the stored record number."""
+
+    stored: int
+
+
 class TraxWarning(UserWarning):
     """The root of the warnings."""
 

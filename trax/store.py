@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -78,6 +79,9 @@ class Trax:
     ResourceWarning.
     """
 
+    _beside: re.Pattern[str] | None = None
+    """Files that may lie in the directory of a new store; see :mod:`trax.layers`."""
+
     def __init__(
         self,
         path: str | os.PathLike[str] = ".trax",
@@ -102,7 +106,13 @@ class Trax:
             self._storage = LocalReader(path, codec=codec, fs=fs)
         else:
             storage = LocalStorage(
-                path, must_exist=mode == "r+", codec=codec, keep=keep, preallocate=sync == "always", fs=fs
+                path,
+                must_exist=mode == "r+",
+                codec=codec,
+                keep=keep,
+                preallocate=sync == "always",
+                beside=self._beside,
+                fs=fs,
             )
             self._storage = storage
             try:
@@ -194,7 +204,7 @@ class Trax:
         if not names:
             raise InvalidArgumentError("delete() was given no name.", reason="empty")
         for name in names:
-            if check_name(name) not in self and next(self.entries(name), None) is None:
+            if self._check_name(name) not in self and next(self.entries(name), None) is None:
                 raise self._not_stored(name)
         return writer.publisher.publish(call, {name: Change(None) for name in names})
 
@@ -235,7 +245,7 @@ class Trax:
         mmap: bool = False,
     ) -> dict[str, Any]:
         """Several names in one pass over the log. ``create`` and ``replay_log`` may be given by name."""
-        wanted = [check_name(name) for name in dict.fromkeys(names)]
+        wanted = [self._check_name(name) for name in dict.fromkeys(names)]
         self._check_open()
         if at is not None and create is not None:
             text = "create= makes a value that is stored from now on, and at= asks for the past: give one of them."
@@ -264,7 +274,7 @@ class Trax:
         With ``after``, what was logged behind that sequence, as far back as the kept snapshots reach; OvertakenError
         when some of that has left the log.
         """
-        check_name(name)
+        self._check_name(name)
         self._check_open()
         return self._entries(name, after)
 
@@ -409,7 +419,11 @@ class Trax:
 
     def _check_names(self, named: Mapping[str, Any]) -> None:
         if not named.keys() <= self._known_names:
-            self._known_names.update([check_name(name) for name in named])
+            self._known_names.update([self._check_name(name) for name in named])
+
+    @staticmethod
+    def _check_name(name: object) -> str:
+        return check_name(name)
 
     def _commit_batch(self, batch: Batch) -> int:
         writer = self._for_writing()

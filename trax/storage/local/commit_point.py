@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from trax.errors import FencedError, FinishedError, MissingFileError
-from trax.storage.local.fs import FileSystem, write_all
+from trax.storage.local.fs import FileSystem, write_file
 from trax.storage.local.layout import Layout
 from trax.storage.local.refusal import asking
 from trax.storage.local.snapshot import Snapshot, decode_snapshot, encode_snapshot
@@ -94,12 +94,8 @@ class CommitPoint:
     def _write_new(self, snapshot: Snapshot) -> int:
         path = self._layout.snapshot_new
         with asking("write", path):
-            with suppress(FileNotFoundError):
-                self._fs.unlink(path)
-            fd = self._fs.create(path, self.mode)
+            fd = write_file(self._fs, path, encode_snapshot(snapshot), self.mode)
             try:
-                write_all(self._fs, fd, encode_snapshot(snapshot), 0)
-                self._fs.fsync(fd)  # makes durable: the new snapshot's contents, before its name leads to it
                 if self._fd is not None:
                     self.check_owner()
                 if self.mode is None:

@@ -18,7 +18,7 @@ from trax.storage.local.framing import (
     decode_frame_header,
     decode_segment_header,
 )
-from trax.storage.local.fs import FileSystem
+from trax.storage.local.fs import FileSystem, make_directory, make_missing_directories
 from trax.storage.local.layout import Layout, file_numbers, segment_numbers
 from trax.storage.local.refusal import asking
 from trax.storage.local.segment import Manner, create_segment
@@ -56,7 +56,7 @@ def _survey_without_snapshot(fs: FileSystem, layout: Layout, entries: list[str],
     if not create:
         text = f"there is no store in {layout.path}. mode='a' creates one."
         raise StoreNotFoundError(text, path=layout.path, reason="no snapshot")
-    foreign = [entry for entry in entries if not layout.ours(entry) and not entry.startswith(".")]
+    foreign = [entry for entry in entries if layout.foreign(entry)]
     if foreign:
         names = ", ".join(map(repr, foreign[:3])) + (", …" if len(foreign) > 3 else "")
         text = f"{layout.path} holds files that are not a store's: {names}. Choose an empty or a new directory."
@@ -85,18 +85,9 @@ def make_directories(fs: FileSystem, layout: Layout, mode: int | None = None) ->
 
     ``mode`` overrides the umask for the store's own directories.
     """
-    missing: list[str] = []
-    path = layout.path
-    while fs.kind(path) == "absent":
-        missing.append(path)
-        path = Layout(path).parent
-    for path in [*reversed(missing), layout.blobs, layout.kept]:
-        with suppress(FileExistsError):
-            fs.mkdir(path, mode if path.startswith(layout.path) else None)
-        # Makes durable: the directory's name, or a power loss takes the whole store. Synced even if it existed: a
-        # crash may have come between another attempt's mkdir and its fsync.
-        fs.fsync_directory(Layout(path).parent)
-    fs.fsync_directory(layout.parent)
+    make_missing_directories(fs, layout.parent)
+    for path in (layout.path, layout.blobs, layout.kept):
+        make_directory(fs, path, mode)
 
 
 def first_snapshot(fs: FileSystem, layout: Layout, codec: str) -> Snapshot:

@@ -12,6 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from trax.storage.local.blob import write_blob
 from trax.storage.local.compaction import Floors, copy_survivors, needed, worth_copying
 from trax.storage.local.copying import copy_store
 from trax.storage.local.creation import make_directories, survey
-from trax.storage.local.fs import FileSystem, LocalFileSystem, write_all
+from trax.storage.local.fs import FileSystem, LocalFileSystem, write_file
 from trax.storage.local.layout import Layout
 from trax.storage.local.lock import WriterLock
 from trax.storage.local.opening import open_for_writing
@@ -52,11 +53,12 @@ class LocalStorage:
         codec: str | None = None,
         keep: int | None = None,
         preallocate: bool = True,
+        beside: re.Pattern[str] | None = None,
         fs: FileSystem | None = None,
     ) -> None:
         crc.use_fastest()
         self._fs = fs or LocalFileSystem()
-        self._layout = Layout(path)
+        self._layout = Layout(path, beside)
         with asking("look at", self._layout.path):
             exists = survey(self._fs, self._layout, create=not must_exist)
             if not exists:
@@ -321,14 +323,7 @@ class LocalStorage:
     def _write_kept(self, snapshot: Snapshot) -> None:
         path = self._layout.kept_snapshot(snapshot.generation)
         with asking("write", path):
-            with suppress(FileNotFoundError):
-                self._fs.unlink(path)  # left by a call that failed
-            fd = self._fs.create(path, self._commit_point.mode)
-            try:
-                write_all(self._fs, fd, encode_snapshot(snapshot), 0)
-                self._fs.fsync(fd)  # makes durable: the older snapshot under its own name
-            finally:
-                self._fs.close(fd)
+            self._fs.close(write_file(self._fs, path, encode_snapshot(snapshot), self._commit_point.mode))
             self._fs.fsync_directory(self._layout.kept)  # makes durable: that name, before a snapshot names it
 
     def _replace(self, new: State) -> None:

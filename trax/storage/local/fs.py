@@ -13,6 +13,7 @@ import mmap
 import os
 import stat
 import sys
+from contextlib import suppress
 from typing import Protocol
 
 from filelock import lock_descriptor, unlock_descriptor
@@ -210,3 +211,44 @@ def write_all(fs: FileSystem, fd: int, data: bytes | memoryview, offset: int) ->
                 raise OSError(errno.EIO, "the system accepted no bytes")
             written += step
     return offset + written
+
+
+def write_file(fs: FileSystem, path: str, data: bytes, mode: int | None = None) -> int:
+    """A new file in place of any other of that name; its contents are on stable storage when this returns.
+
+    Returns its descriptor. Its name is durable when the directory is synced. If this fails, there is no such file.
+    """
+    with suppress(FileNotFoundError):
+        fs.unlink(path)  # left by a call that failed
+    fd = fs.create(path, mode)
+    try:
+        write_all(fs, fd, data, 0)
+        fs.fsync(fd)  # makes durable: the file's contents, before any name that matters leads to it
+    except BaseException:
+        fs.close(fd)
+        with suppress(OSError):  # a file of that name gives way to the next attempt
+            fs.unlink(path)
+        raise
+    return fd
+
+
+def make_directory(fs: FileSystem, path: str, mode: int | None = None) -> None:
+    """Create a directory if there is none; its name is on stable storage when this returns."""
+    with suppress(FileExistsError):
+        fs.mkdir(path, mode)
+    # Makes durable: the directory's name, or a power loss takes all that is in it. Synced even if it existed: a crash
+    # may have come between another attempt's mkdir and its fsync.
+    fs.fsync_directory(os.path.dirname(path))
+
+
+def make_missing_directories(fs: FileSystem, path: str, mode: int | None = None) -> None:
+    """Create a directory and those above it, where there are none; their names are on stable storage afterwards."""
+    missing: list[str] = []
+    while fs.kind(path) == "absent":
+        missing.append(path)
+        path = os.path.dirname(path)
+    with suppress(PermissionError):  # of a directory that is not ours to read, and so not ours to have written to
+        # Makes durable: the name of the last one that exists. An attempt that was killed may just have made it.
+        fs.fsync_directory(os.path.dirname(path))
+    for path in reversed(missing):
+        make_directory(fs, path, mode)

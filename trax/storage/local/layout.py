@@ -12,10 +12,14 @@ _NUMBER = re.compile(r"(\d{8,20})")
 
 
 class Layout:
-    """The paths of one store; ``path`` is absolute, so that a later chdir changes nothing."""
+    """The paths of one store; ``path`` is absolute, so that a later chdir changes nothing.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    ``beside``: what else may lie in the directory, such as the files of a library that used it before.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], beside: re.Pattern[str] | None = None) -> None:
         self.path = os.path.abspath(os.fspath(path))
+        self._beside = beside
         self.lock = os.path.join(self.path, "lock")
         self.owner = os.path.join(self.path, "owner")
         self.snapshot = os.path.join(self.path, "snapshot")
@@ -43,6 +47,11 @@ class Layout:
         fixed = (self.lock, self.owner, self.snapshot, self.blobs, self.kept, self.removed)
         ours = (_SEGMENT, _SNAPSHOT_NEW)
         return entry in map(os.path.basename, fixed) or any(pattern.fullmatch(entry) for pattern in ours)
+
+    def foreign(self, entry: str) -> bool:
+        """Whether a directory that has an entry of that name is no place for a new store."""
+        expected = self._beside is not None and self._beside.fullmatch(entry)
+        return not (self.ours(entry) or entry.startswith(".") or expected)
 
     def unfinished_snapshots(self, entries: Iterable[str]) -> list[str]:
         """The paths of snapshots that were being written and never took the place of the current one."""

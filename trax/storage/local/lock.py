@@ -13,10 +13,10 @@ import os
 import warnings
 import weakref
 from contextlib import suppress
+from typing import NamedTuple, Protocol
 
 from trax.errors import LockWarning, StoreLockedError
 from trax.storage.local.fs import FileSystem, write_all
-from trax.storage.local.layout import Layout
 from trax.storage.local.owner import Owner, decode_owner, describe, encode_owner, is_gone, this_process
 from trax.storage.local.refusal import asking
 
@@ -24,11 +24,33 @@ _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 _OWNER_BYTES = 4096
 
 
+class Lockable(Protocol):
+    """What has one writer at a time: its path, and those of the two files that say who that is."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def lock(self) -> str: ...
+    @property
+    def owner(self) -> str: ...
+
+
+class Words(NamedTuple):
+    """How messages speak of what is locked."""
+
+    what: str = "the store"
+    to_read: str = "open it with mode='r'"
+    to_free: str = "'trax unlock' frees the store"
+
+
+_OF_A_STORE = Words()
+
+
 class WriterLock:
     """Held from construction to ``release``; StoreLockedError says who holds it."""
 
-    def __init__(self, fs: FileSystem, layout: Layout) -> None:
-        self._fs, self._layout = fs, layout
+    def __init__(self, fs: FileSystem, layout: Lockable, words: Words = _OF_A_STORE) -> None:
+        self._fs, self._layout, self._words = fs, layout, words
         self._fd: int | None = None
         self.real = True
         self._owner = this_process()
@@ -79,12 +101,12 @@ class WriterLock:
             finally:
                 if self._fd is None:
                     self._fs.close(fd)
-            raise _locked(self._layout, owner, "The lock ends with that process.")
+            raise self._locked(owner, "The lock ends with that process.")
 
     def _take_owner_file(self) -> None:
         text = (
-            f"the file system of {self._layout.path} has no locks: the file 'owner' keeps other writers out instead. "
-            f"It stays behind when its process is killed; 'trax unlock' removes it."
+            f"the file system of {self._layout.path} has no locks: the file {os.path.basename(self._layout.owner)!r} "
+            f"keeps other writers out instead. It stays behind when its process is killed; {self._words.to_free}."
         )
         warnings.warn(LockWarning(text), stacklevel=2)
         try:
@@ -103,9 +125,9 @@ class WriterLock:
 
     def _take_over(self) -> None:
         found = read_owner_file(self._fs, self._layout)
-        hint = "If you know that it has ended, 'trax unlock' frees the store."
+        hint = f"If you know that it has ended, {self._words.to_free}."
         if not is_gone(found):
-            raise _locked(self._layout, found, hint)
+            raise self._locked(found, hint)
         aside = f"{self._layout.owner}.{os.getpid()}"
         self._fs.rename(self._layout.owner, aside)
         moved = read_owner(self._fs, aside)
@@ -114,18 +136,23 @@ class WriterLock:
             # Another process may have judged the same file and been faster: then it was its file that we moved. It
             # finds that out by the epoch; we do not go on either.
             if moved != found:
-                raise _locked(self._layout, moved, "Both tried to take over from a writer that is gone: try again.")
+                raise self._locked(moved, "Both tried to take over from a writer that is gone: try again.")
             self._create_owner_file()
         except FileExistsError:
-            raise _locked(self._layout, read_owner_file(self._fs, self._layout), hint) from None
+            raise self._locked(read_owner_file(self._fs, self._layout), hint) from None
+
+    def _locked(self, owner: Owner, hint: str) -> StoreLockedError:
+        what, to_read, _ = self._words
+        text = f"{what} {self._layout.path} is in use by {describe(owner)}. {hint} To read it meanwhile, {to_read}."
+        return StoreLockedError(text, path=self._layout.path, reason="locked", owner=owner)
 
 
-def read_owner_file(fs: FileSystem, layout: Layout) -> Owner:
+def read_owner_file(fs: FileSystem, layout: Lockable) -> Owner:
     """Who the owner file names; empty when there is none."""
     return read_owner(fs, layout.owner)
 
 
-def read_lock_file(fs: FileSystem, layout: Layout) -> Owner:
+def read_lock_file(fs: FileSystem, layout: Lockable) -> Owner:
     """Who took the lock last; whether it still holds it, only trying to take it tells."""
     return read_owner(fs, layout.lock)
 
@@ -148,10 +175,3 @@ def _open_or_create(fs: FileSystem, path: str) -> int:
         except FileNotFoundError:
             with suppress(FileExistsError):
                 return fs.create(path)
-
-
-def _locked(layout: Layout, owner: Owner, hint: str) -> StoreLockedError:
-    text = (
-        f"the store {layout.path} is in use by {describe(owner)}. {hint} To read it meanwhile, open it with mode='r'."
-    )
-    return StoreLockedError(text, path=layout.path, reason="locked", owner=owner)

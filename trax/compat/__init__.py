@@ -1,0 +1,1 @@
+"""Drop-in faces of earlier libraries, each under its own name."""
