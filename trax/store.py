@@ -35,7 +35,7 @@ from trax.errors import (
     ValueTooLargeError,
 )
 from trax.inspection import Verification, verify_store
-from trax.names import check_name, named_values
+from trax.names import LayerName, check_name, named_values
 from trax.options import check_options
 from trax.publish import Change
 from trax.replay import Fold, ReplayLog, decode_stored, decoded, last_wins
@@ -403,7 +403,8 @@ class Trax:
 
     def _check_names(self, named: Mapping[str, Any]) -> None:
         if not named.keys() <= self._known_names:
-            self._known_names.update([check_name(name) for name in named])
+            # A layer's names are not remembered: as a plain str, which is equal, each stays reserved.
+            self._known_names.update([name for name in named if not isinstance(check_name(name), LayerName)])
 
     def _commit_batch(self, batch: Batch) -> int:
         writer = self._for_writing()
