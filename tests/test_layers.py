@@ -29,6 +29,8 @@ FLOORS = [
     {"trax.store"},
     {"trax.interchange", "trax.salvage", "trax.repair_plan", "trax.repair", "trax.unlock"},
     {"trax"},
+    {"trax.consumer"},
+    {"trax.compat"},
     {"trax.testing"},
     {"trax.cli", "trax.__main__"},
 ]
