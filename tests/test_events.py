@@ -153,9 +153,9 @@ def test_events_live_beside_other_names_of_a_store(tmp_path: Path) -> None:
         store.checkpoint(step=2)
         store.log(step=3)
         with pytest.raises(errors.InvalidNameError):
-            store.log({NAME: 1})
+            store.log({"trax:events": 1})
         with pytest.raises(errors.InvalidNameError):
-            store.recover(NAME)
+            store.recover("trax:events")
     with EventLog(tmp_path / "log") as log:
         log.create_stream("s")
         log.write("s", "a", 1)

@@ -32,7 +32,7 @@ FLOORS = [
     {"trax.interchange", "trax.salvage", "trax.repair_plan", "trax.repair", "trax.unlock"},
     {"trax"},
     {"trax.layers"},
-    {"trax.events", "trax.positions"},
+    {"trax.events", "trax.positions", "trax.consumer"},
     {"trax.compat"},
     {"trax.testing"},
     {"trax.cli", "trax.__main__"},

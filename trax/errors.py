@@ -124,11 +124,32 @@ class FinishedError(HandleError, OSError):
 
 
 class ConflictError(TraxError, RuntimeError):
-    """Another call has stored a value that contains more of the log. Nothing of this call was stored."""
+    """Another call was first: what it stored is newer, or contains more of the log. Nothing of this call was stored."""
 
 
 class ReentrantCallError(TraxError, RuntimeError):
     """A signal handler called the handle whose call it had interrupted. Nothing of the inner call was done."""
+
+
+# What became of a record of a stream
+
+
+class DuplicateRecordError(InvalidArgumentError):
+    """A batch has an id twice. ``record_id`` is the id; nothing of the batch was stored."""
+
+    record_id: str
+
+
+class UnknownRecordError(TraxError, KeyError):
+    """The present batch has no such record. ``record_id`` is the id."""
+
+    record_id: str
+
+
+class ExhaustedError(TraxError, RuntimeError):
+    """A record failed at its last attempt, and its stream keeps the order. ``record_id`` is the id."""
+
+    record_id: str
 
 
 # What the machine answered

@@ -27,9 +27,10 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from trax.commit import SyncPolicy
 from trax.errors import InvalidArgumentError, OvertakenError, StreamError, TraxError, UnreachableError
 from trax.layers import LayerStore
+from trax.names import LayerName
 from trax.storage.local.fs import FileSystem
 
-NAME = "trax:events"
+NAME = LayerName("trax:events")
 
 logger = logging.getLogger("trax")
 

@@ -11,6 +11,17 @@ MAX_NAME_BYTES = 255
 RESERVED_PREFIX = "trax:"
 
 
+class LayerName(str):
+    """A name behind the reserved prefix, which only the layers of trax make: ``trax:<layer>:<rest>``."""
+
+    __slots__ = ()
+
+
+def layer_name(layer: str, rest: str) -> LayerName:
+    """The name under which a layer keeps something of its own; InvalidNameError if it is none."""
+    return LayerName(check_name(f"{RESERVED_PREFIX}{layer}:{rest}", reserved=True))
+
+
 def check_name(name: object, *, reserved: bool = False) -> str:
     """The name, if it is one: a ``str`` of 1 to 255 UTF-8 bytes, outside the prefix that belongs to the layers."""
     if not isinstance(name, str):
@@ -24,7 +35,7 @@ def check_name(name: object, *, reserved: bool = False) -> str:
         shown = name if nbytes <= 40 else name[:20] + "…"
         text = f"a name has 1 to {MAX_NAME_BYTES} bytes in UTF-8, and {shown!r} has {nbytes}."
         raise InvalidNameError(text, reason="length")
-    if name.startswith(RESERVED_PREFIX) and not reserved:
+    if name.startswith(RESERVED_PREFIX) and not (reserved or isinstance(name, LayerName)):
         text = f"names that begin with {RESERVED_PREFIX!r} belong to the layers of trax: choose another than {name!r}."
         raise InvalidNameError(text, reason="reserved")
     return name

@@ -36,7 +36,7 @@ from trax.errors import (
     ValueTooLargeError,
 )
 from trax.inspection import Verification, verify_store
-from trax.names import check_name, named_values
+from trax.names import LayerName, check_name, named_values
 from trax.options import check_options
 from trax.publish import Change
 from trax.replay import Fold, ReplayLog, decode_stored, decoded, last_wins
@@ -204,7 +204,7 @@ class Trax:
         if not names:
             raise InvalidArgumentError("delete() was given no name.", reason="empty")
         for name in names:
-            if self._check_name(name) not in self and next(self.entries(name), None) is None:
+            if check_name(name) not in self and next(self.entries(name), None) is None:
                 raise self._not_stored(name)
         return writer.publisher.publish(call, {name: Change(None) for name in names})
 
@@ -245,7 +245,7 @@ class Trax:
         mmap: bool = False,
     ) -> dict[str, Any]:
         """Several names in one pass over the log. ``create`` and ``replay_log`` may be given by name."""
-        wanted = [self._check_name(name) for name in dict.fromkeys(names)]
+        wanted = [check_name(name) for name in dict.fromkeys(names)]
         self._check_open()
         if at is not None and create is not None:
             text = "create= makes a value that is stored from now on, and at= asks for the past: give one of them."
@@ -274,7 +274,7 @@ class Trax:
         With ``after``, what was logged behind that sequence, as far back as the kept snapshots reach; OvertakenError
         when some of that has left the log.
         """
-        self._check_name(name)
+        check_name(name)
         self._check_open()
         return self._entries(name, after)
 
@@ -401,7 +401,7 @@ class Trax:
         nbytes = 0
         for name, entry in named.items():
             if name not in known:
-                known.add(check_name(name))
+                self._check_name(name)
             record[name] = encoding = encode(entry, name)
             nbytes += len(encoding)
         return record, nbytes
@@ -419,11 +419,13 @@ class Trax:
 
     def _check_names(self, named: Mapping[str, Any]) -> None:
         if not named.keys() <= self._known_names:
-            self._known_names.update([self._check_name(name) for name in named])
+            for name in named:
+                self._check_name(name)
 
-    @staticmethod
-    def _check_name(name: object) -> str:
-        return check_name(name)
+    def _check_name(self, name: str) -> None:
+        # A layer's names are not remembered: as a plain str, which is equal, each stays reserved.
+        if not isinstance(check_name(name), LayerName):
+            self._known_names.add(name)
 
     def _commit_batch(self, batch: Batch) -> int:
         writer = self._for_writing()

@@ -1,0 +1,135 @@
+"""The first storage: a :class:`trax.Trax`, two names of it for each stream.
+
+.. code-block:: text
+
+    trax:consumer:status:<stream>     value: the batch             entries: trackers, each as it is after a change
+    trax:consumer:records:<stream>    value: {record id: record}   no entries
+
+A new batch is one checkpoint of both names: the rename of one snapshot makes the batch, its records and its next
+pointer true, and lets go of the trackers of the batch before. Each change of a tracker is one log entry; an effect
+stands in the same record. The store's lock keeps a second process out.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from trax.consumer.storage import Batch
+from trax.consumer.tracker import Tracker
+from trax.errors import ConflictError, FormatError, InvalidArgumentError, ReadOnlyError
+from trax.names import layer_name
+from trax.store import Trax
+
+_LAYER = "consumer"
+_STATUS = "status:"
+_RECORDS = "records:"
+_FORM = 1
+
+_open_streams: weakref.WeakKeyDictionary[Trax, set[str]] = weakref.WeakKeyDictionary()
+_opening = threading.Lock()
+
+
+class LocalStorage:
+    """One stream of a store. Given a path, it opens the store, and closes it in the end; a handle stays the caller's.
+
+    A stream can be opened once in each store: InvalidArgumentError; a store once: StoreLockedError, which says by whom
+    it is held. With a handle of ``mode="r"`` it can only be looked at.
+    """
+
+    def __init__(self, where: str | os.PathLike[str] | Trax, stream: str) -> None:
+        self._status = layer_name(_LAYER, _STATUS + stream)
+        self._records = layer_name(_LAYER, _RECORDS + stream)
+        self._stream = stream
+        self._store = where if isinstance(where, Trax) else Trax(where)
+        self._opened = self._store is not where
+        self._mutex = threading.Lock()
+        self._sequence = 0
+        self._versions: dict[str, int] = {}
+        self.exclusive = _is_writable(self._store)
+        if self.exclusive:
+            with _opening:
+                streams = _open_streams.setdefault(self._store, set())
+                if stream in streams:
+                    text = f"the stream {stream!r} of {self._store.path} is open already; close its other checkpoint."
+                    raise InvalidArgumentError(text, path=self._store.path, reason="already open")
+                streams.add(stream)
+
+    def load(self) -> tuple[Batch, Mapping[str, Tracker]] | None:
+        if self._status not in self._store:
+            return None
+        state = self._store.recover(self._status, replay_log=_fold)
+        if state["form"] != _FORM:
+            text = f"a newer version of trax wrote the stream {self._stream!r} of {self._store.path}: install that one."
+            raise FormatError(text, path=self._store.path, reason="form")
+        batch = Batch.from_plain(state["batch"])
+        trackers = {record_id: Tracker.from_plain(plain) for record_id, plain in state["trackers"].items()}
+        self._sequence = batch.sequence
+        self._versions = {record_id: tracker.version for record_id, tracker in trackers.items()}
+        return batch, trackers
+
+    def begin(self, batch: Batch, records: Mapping[str, Any]) -> None:
+        if batch.sequence != self._sequence + 1:
+            raise _conflict(f"batch {batch.sequence} does not follow batch {self._sequence}", self._store)
+        status = {"form": _FORM, "batch": batch.as_plain(), "trackers": {}}
+        self._store.checkpoint({self._status: status, self._records: dict(records)})
+        self._sequence, self._versions = batch.sequence, {}
+
+    def records(self, batch: Batch) -> Mapping[str, Any]:
+        records: Mapping[str, Any] = self._store.recover(self._records)
+        return records
+
+    def save(self, tracker: Tracker, effect: Any = None) -> None:
+        with self._mutex:
+            stored = self._versions.get(tracker.record_id, 0)
+            if (tracker.batch, tracker.version) != (self._sequence, stored + 1):
+                what = f"version {tracker.version} of {tracker.record_id!r} in batch {tracker.batch}"
+                raise _conflict(f"{what} does not follow version {stored} in batch {self._sequence}", self._store)
+            self._versions[tracker.record_id] = tracker.version
+        try:
+            self._store.log({**_entries(effect), self._status: tracker.as_plain()})  # outside: threads share an fsync
+        except BaseException:
+            self._versions[tracker.record_id] = stored
+            raise
+
+    def close(self) -> None:
+        with _opening:
+            _open_streams.get(self._store, set()).discard(self._stream)
+        if self._opened:
+            self._store.close()
+
+
+def streams(store: Trax) -> list[str]:
+    """The streams whose checkpoints a store holds, sorted."""
+    prefix = layer_name(_LAYER, _STATUS)
+    return [name.removeprefix(prefix) for name in store.names() if name.startswith(prefix)]
+
+
+def _fold(state: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
+    if state["form"] == _FORM and plain["batch"] == state["batch"]["sequence"]:
+        state["trackers"][plain["record_id"]] = plain
+    return state
+
+
+def _entries(effect: Any) -> Mapping[str, Any]:
+    if effect is None:
+        return {}
+    if not isinstance(effect, Mapping):
+        text = f"an effect on a trax store is a mapping of names to entries, not {type(effect).__name__}."
+        raise InvalidArgumentError(text, reason="not a mapping")
+    return effect
+
+
+def _is_writable(store: Trax) -> bool:
+    try:
+        return store.last_sequence >= 0
+    except ReadOnlyError:
+        return False
+
+
+def _conflict(what: str, store: Trax) -> ConflictError:
+    text = f"{what}: another call was first. Nothing of this call was stored in {store.path}."
+    return ConflictError(text, path=store.path, reason="another call was first")
