@@ -87,6 +87,13 @@ class Walk:
         self._base = 0
         self._buffer = b""
 
+    def look_again(self, end: int) -> None:
+        """Let the next iteration go on behind the last records: a writer puts other frames in the place of a mark."""
+        if self.marks and self.tail.offset == self.before_mark.offset + FRAME_HEADER_BYTES:
+            self.tail = self.before_mark
+        self.end, self.fault, self.closed = end, None, False
+        self._base, self._buffer = 0, b""
+
     def __iter__(self) -> Iterator[Frame]:
         while self.tail.offset < self.end:
             header = self._header()
