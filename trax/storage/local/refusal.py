@@ -1,4 +1,4 @@
-"""What the operating system refuses, in words that help: ``OSError`` to the tree of :mod:`trax.errors`."""
+"""What is refused, in words that help: by the operating system (``OSError``), or for the format that a file has."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from trax.errors import DiskFullError, ReadOnlyError, StorageError, TraxError
+from trax.errors import CorruptionError, DiskFullError, FormatError, ReadOnlyError, StorageError, TraxError
+from trax.storage.local.framing import FORMAT_VERSION
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -35,3 +36,16 @@ def asking(doing: str, path: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise refused(error, doing, path) from error
+
+
+def check_version(version: int, path: str) -> None:
+    """FormatError for a version of the format that this trax does not read.
+
+    The caller has checked the header's checksum: a damaged version is damage, and not the work of a newer trax.
+    """
+    if version > FORMAT_VERSION:
+        text = f"{path} has format {version}; this trax reads formats up to {FORMAT_VERSION}. Install a newer trax."
+        raise FormatError(text, path=path, reason=f"format {version}")
+    if version < 1:
+        text = f"{path} is damaged: it has format {version}, and there is none of that number. Nothing was changed."
+        raise CorruptionError(text, path=path, offset=0, reason=f"format {version}")
