@@ -144,6 +144,33 @@ def test_damage_is_found_or_costs_only_the_unproven_tail(scratch: Path, closed: 
     assert found > tried / 2
 
 
+@pytest.mark.parametrize("file", ["snapshot", "kept/", "log.", "sealed log."])
+def test_an_opening_that_is_refused_changes_nothing(scratch: Path, file: str) -> None:
+    path = scratch / "refused"
+    shutil.rmtree(path, ignore_errors=True)
+    with trax.Trax(path, keep=2) as store:
+        store.checkpoint(a=[0])
+        store.log(a=1, b=2)
+        store.checkpoint(a=[0, 1])
+        store.log(a=2)
+        store.log(a=3)
+    shutil.rmtree(path / "blobs")  # an opening would make it again
+    names = sorted(name for name in read_files(path) if name.startswith(file.removeprefix("sealed ")))
+    victim = path / (names[0] if file.startswith("sealed") else names[-1])
+    data = bytearray(victim.read_bytes())
+    data[100] ^= 1
+    victim.write_bytes(data)
+    before = read_files(path)
+    messages = set()
+    for _ in range(3):
+        with pytest.raises(trax.errors.CorruptionError) as caught:
+            trax.Trax(path)
+        messages.add(str(caught.value))
+        assert {**read_files(path), "lock": before["lock"]} == before
+        assert not (path / "blobs").exists()
+    assert len(messages) == 1
+
+
 def test_a_writer_that_has_done_nothing_takes_no_proof_away(scratch: Path) -> None:
     """What was proven by the mark of a close stays proven when the next writer is killed before its first record."""
     path = scratch / "proof"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import trax
+from tests import reseal
 from tests.codecs.strategies import identical
 from tests.golden.make import CONTENTS, HERE, LIST, fold
 from trax import errors
@@ -46,19 +47,38 @@ def test_an_old_store_opens_and_holds_what_it_held(tmp_path: Path, name: str, mo
 
 
 @pytest.mark.parametrize("file", ["snapshot", "log", "blob"])
-def test_a_store_of_a_newer_format_is_refused_with_a_clear_error(tmp_path: Path, file: str) -> None:
-    shutil.copytree(HERE / "v1-msgpack", tmp_path / "s")
-    (tmp_path / "s" / "kept").mkdir(exist_ok=True)
-    path = {
-        "snapshot": tmp_path / "s" / "snapshot",
-        "log": max((tmp_path / "s").glob("log.*")),
-        "blob": next((tmp_path / "s" / "blobs").iterdir()),
-    }[file]
-    data = bytearray(path.read_bytes())
-    data[8:10] = (2).to_bytes(2, "little")
-    path.write_bytes(data)
-    before = data
-    with pytest.raises(errors.FormatError, match=r"newer (version of )?trax|Install a newer trax"):
-        with trax.Trax(tmp_path / "s") as store:
+@pytest.mark.parametrize("version", [0, 2, 2**16 - 1])
+def test_a_version_that_this_one_does_not_read_is_refused_with_a_clear_error(
+    tmp_path: Path, file: str, version: int
+) -> None:
+    path = tmp_path / "s"
+    shutil.copytree(HERE / "v1-msgpack", path)
+    reseal.set_version(path, file, version)
+    before = {one: one.read_bytes() for one in path.rglob("*") if one.is_file() and one.name != "lock"}
+    expected, match = (
+        (errors.FormatError, "Install a newer trax")
+        if version
+        else (errors.CorruptionError, "format 0, and there is none of that number")
+    )
+    with pytest.raises(expected, match=match) as caught:
+        with trax.Trax(path, mode="r") as store:
             store.recover("large")
-    assert path.read_bytes() == before
+    assert type(caught.value) is expected
+    if file != "blob":  # only whoever asks for the value finds that out
+        with pytest.raises(expected, match=match):
+            trax.Trax(path)
+        assert {one: one.read_bytes() for one in before} == before
+
+
+@pytest.mark.parametrize("file", ["snapshot", "log", "blob"])
+@pytest.mark.parametrize("byte", [8, 9])
+def test_a_damaged_version_is_damage_and_not_a_newer_version(tmp_path: Path, file: str, byte: int) -> None:
+    path = tmp_path / "s"
+    shutil.copytree(HERE / "v1-msgpack", path)
+    victim = reseal.file_of(path, file)
+    data = bytearray(victim.read_bytes())
+    data[byte] ^= 0x40
+    victim.write_bytes(data)
+    with pytest.raises(errors.CorruptionError, match="damaged"):
+        with trax.Trax(path) as store:
+            store.recover("large")

@@ -203,11 +203,10 @@ def _verify(fs: FileSystem, layout: Layout, snapshot: Snapshot, found: Verificat
 
 
 def _verify_is_latest(fs: FileSystem, layout: Layout, snapshot: Snapshot, found: Verification) -> None:
-    if fs.kind(layout.kept) == "directory":
-        try:
-            check_is_latest(fs, layout, snapshot)
-        except TraxError as error:
-            found.problems.append(error)
+    try:
+        check_is_latest(fs, layout, snapshot)
+    except TraxError as error:
+        found.problems.append(error)
 
 
 def _verify_kept(

@@ -95,8 +95,6 @@ class Planner:
             return None
 
     def _is_latest(self, snapshot: Snapshot) -> bool:
-        if self._layout.kept in self._plan.directories:
-            return True
         try:
             check_is_latest(self._fs, self._layout, snapshot)
         except CorruptionError as error:

@@ -19,7 +19,6 @@ from trax.storage.base import Entries
 from trax.storage.local.commit_point import missing_file
 from trax.storage.local.framing import (
     EXPLICIT_SEQUENCES,
-    FORMAT_VERSION,
     FRAME_HEADER_BYTES,
     FRAME_MAGIC,
     MARK,
@@ -32,7 +31,7 @@ from trax.storage.local.framing import (
 from trax.storage.local.fs import FileSystem
 from trax.storage.local.layout import Layout, segment_numbers
 from trax.storage.local.payload import MalformedPayloadError
-from trax.storage.local.refusal import asking
+from trax.storage.local.refusal import asking, check_version
 from trax.storage.local.snapshot import SegmentReference, Snapshot
 from trax.storage.local.view import open_segment
 from trax.storage.local.walk import Frame, Tail, Walk, judge, malformed
@@ -383,9 +382,7 @@ def find_segment(
                     return None  # a crash came while it was made
                 text = f"{path} is damaged at byte 0: it does not begin like a segment of the log."
                 return CorruptionError(text, path=path, offset=0, reason="it does not begin like a segment of the log")
-            if header.version > FORMAT_VERSION:
-                text = f"{path} was written by a newer version of trax. Install that version."
-                raise FormatError(text, path=path, reason=f"format {header.version}")
+            check_version(header.version, path)
             if header.number != number or store_id not in (None, header.store_id):
                 return None
             return _walk_found(fs, fd, path, header)

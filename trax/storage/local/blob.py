@@ -18,12 +18,12 @@ from typing import Any, TypeVar
 import msgpack
 
 from trax.codecs.base import Buffer, Encoded
-from trax.errors import CorruptionError, FormatError
+from trax.errors import CorruptionError
 from trax.storage.base import BlobReference
 from trax.storage.local import crc
 from trax.storage.local.framing import FORMAT_VERSION
 from trax.storage.local.fs import FileSystem, write_all
-from trax.storage.local.refusal import asking
+from trax.storage.local.refusal import asking, check_version
 
 T = TypeVar("T")
 
@@ -172,18 +172,14 @@ class BlobReader:
 
     def _open(self, store_id: bytes, reference: BlobReference) -> tuple[bytes, list[Any]]:
         header = self._fs.pread(self._fd, _HEADER_BYTES, 0)
-        if (
-            len(header) == _HEADER_BYTES
-            and header.startswith(_MAGIC)
-            and _HEADER.unpack_from(header)[1] > FORMAT_VERSION
-        ):
-            text = f"{self._path} was written by a newer version of trax. Install that version."
-            raise FormatError(text, path=self._path, reason="newer format")
         footer_offset = reference.nbytes - _FOOTER_BYTES
         footer = self._fs.pread(self._fd, _FOOTER_BYTES, footer_offset) if footer_offset >= _HEADER_BYTES else b""
         if len(footer) != _FOOTER_BYTES or crc.crc32(footer[: _FOOTER.size], crc.crc32(header)) != reference.checksum:
             raise self._damaged(max(footer_offset, 0), "its seal is not the one that the snapshot names")
-        if _HEADER.unpack_from(header) != (_MAGIC, FORMAT_VERSION, 0, store_id, reference.number):
+        magic, version, _, *owner = _HEADER.unpack_from(header)
+        if magic == _MAGIC:
+            check_version(version, self._path)
+        if magic != _MAGIC or owner != [store_id, reference.number]:
             raise self._damaged(0, "it belongs to another store or to another value")
         head_offset, head_bytes, head_checksum, index_offset, index_bytes, index_checksum = _FOOTER.unpack_from(footer)
         head = self._part(head_offset, head_bytes, head_checksum, footer_offset)

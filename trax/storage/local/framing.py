@@ -78,14 +78,12 @@ def encode_segment_header(store_id: bytes, number: int, salt: bytes) -> bytes:
 
 
 def decode_segment_header(data: bytes) -> SegmentHeader | None:
-    """The header, or None when these bytes are not one. A newer ``version`` is returned without further checks."""
+    """The header, or None when these bytes are not one. The caller looks at its version: ``refusal.check_version``."""
     if len(data) < SEGMENT_HEADER_BYTES:
         return None
     magic, version, _, store_id, number, salt = _SEGMENT.unpack_from(data)
     (checksum,) = _CHECKSUM.unpack_from(data, _SEGMENT.size)
-    if magic != SEGMENT_MAGIC:
-        return None
-    if version <= FORMAT_VERSION and crc.crc32(data[: _SEGMENT.size]) != checksum:
+    if magic != SEGMENT_MAGIC or crc.crc32(data[: _SEGMENT.size]) != checksum:
         return None
     return SegmentHeader(version, store_id, number, salt, checksum)
 

@@ -1,9 +1,11 @@
 """What a writer does before its first record: judge what is there, prove it durable, remove what nobody names.
 
-The order matters. The new epoch is published before the log is scanned: what a writer of an older epoch adds after that
-was never acknowledged. What the frames themselves can't prove to be on stable storage is written again into a new
-segment and synced before it is relied on: after a failed fsync, or in a process that started after it, the page cache
-shows what the disk doesn't have, and another fsync of the same pages proves nothing (PostgreSQL 2018).
+The order matters. All that is read is judged before anything is changed: a store that is refused stays as it is, byte
+for byte, but for the file ``lock``. Then the new epoch is published, and the end of the log looked at once more: what a
+writer of an older epoch adds after that was never acknowledged. What the frames themselves can't prove to be on stable
+storage is written again into a new segment and synced before it is relied on: after a failed fsync, or in a process
+that started after it, the page cache shows what the disk doesn't have, and another fsync of the same pages proves
+nothing (PostgreSQL 2018).
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ def check_is_latest(fs: FileSystem, layout: Layout, snapshot: Snapshot) -> None:
         for number in segment_numbers(fs.listdir(layout.path)) - named:
             if number > snapshot.segments[-1].number and _was_in_use(fs, layout, snapshot, number):
                 raise _put_back(layout.snapshot, layout.segment(number))
-        for generation in file_numbers(fs.listdir(layout.kept)):
+        kept = fs.listdir(layout.kept) if fs.kind(layout.kept) == "directory" else []
+        for generation in file_numbers(kept):
             if generation > snapshot.generation:
                 raise _put_back(layout.snapshot, layout.kept_snapshot(generation))
 
@@ -87,97 +90,113 @@ def _put_back(path: str, evidence: str) -> CorruptionError:
 
 
 class LogOpening:
-    """Scans the whole log and ends with a writer at its end; what is not proven durable was written again.
+    """Reads the whole log when it is constructed, and changes nothing: what no crash leaves is an error by then.
 
-    Afterwards ``sealed`` and ``active`` are the segments that the store consists of, ``summaries`` says what the sealed
-    ones hold, and ``changed`` whether the snapshot must be replaced for that to become true.
+    :meth:`take_over`, when the new epoch is published, ends with a writer at the log's end; what is not proven durable
+    was written again. Afterwards ``sealed`` and ``active`` are the segments that the store consists of, ``summaries``
+    says what the sealed ones hold, and ``changed`` whether the snapshot must be replaced for that to become true.
     """
 
-    def __init__(
-        self, fs: FileSystem, layout: Layout, snapshot: Snapshot, manner: Manner, commit_point: CommitPoint
-    ) -> None:
-        self._fs, self._layout, self._store_id = fs, layout, snapshot.store_id
-        self._manner, self._file_mode, self._check_owner = manner, commit_point.mode, commit_point.check_owner
-        self._sequence, self._last_segment = snapshot.sequence, snapshot.last_segment
+    def __init__(self, fs: FileSystem, layout: Layout, snapshot: Snapshot) -> None:
+        self._fs, self._layout, self._snapshot = fs, layout, snapshot
         *self.sealed, self.active = snapshot.segments
         self.summaries: dict[int, Summary] = {}
         self.torn: TornTail | None = None
         self.rewritten_records = 0
         self.changed = False
+        self._summary = Summary()
+        self._path = layout.segment(self.active.number)
         with LocalView(fs, layout, snapshot, snapshot, (), None) as view:
             for segment in view.segments[:-1]:
                 self.summaries[segment.reference.number] = _summarize(view.frames(segment), segment.path)
-            start = view.segments[-1].start
-        with asking("open", layout.segment(self.active.number)):
-            self.writer = self._open_active(start)
+            self._start = view.segments[-1].start
+        with asking("open", self._path):
+            self._fd = fs.open(self._path, write=True)
+            try:
+                self._walk = Walk(fs, self._fd, self._path, self.active.salt, self._start, fs.size(self._fd))
+                self._read_on(snapshot.epoch)
+            except BaseException:
+                self.close()
+                raise
 
-    def _open_active(self, start: Tail) -> SegmentWriter:
-        path = self._layout.segment(self.active.number)
-        fd = self._fs.open(path, write=True)
-        try:
-            end = self._fs.size(fd)
-            walk = Walk(self._fs, fd, path, self.active.salt, start, end)
-            summary = _summarize(walk, path)
-            reason = judge(walk)
-            if walk.latest_epoch >= self._manner.epoch or walk.published > self._sequence:
-                raise _put_back(self._layout.snapshot, path)
+    def take_over(self, manner: Manner, commit_point: CommitPoint) -> SegmentWriter:
+        """A writer at the end of the log. ``commit_point`` holds the snapshot with the new epoch."""
+        with asking("open", self._path):
+            walk = self._walk
+            walk.look_again(self._fs.size(self._fd))
+            reason = self._read_on(manner.epoch - 1)
             if reason is None and walk.closed:
-                writer = self._go_on(fd, walk, start, summary)
-                fd = -1
-                return writer
+                return self._go_on(manner, commit_point)
             if reason is not None:
-                self.torn = TornTail(path, walk.tail.offset, end - walk.tail.offset, reason)
+                self.torn = TornTail(self._path, walk.tail.offset, walk.end - walk.tail.offset, reason)
                 _report(self.torn)
-            return self._rewrite(walk, start)
-        finally:
-            if fd >= 0:
-                self._fs.close(fd)
+            writer = self._rewrite(manner, commit_point)
+            self.close()
+            return writer
 
-    def _go_on(self, fd: int, walk: Walk, start: Tail, summary: Summary) -> SegmentWriter:
+    def close(self) -> None:
+        """Let go of the active segment, if no writer has it."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._fs.close(fd)
+
+    def _read_on(self, epoch: int) -> str | None:
+        """Walk to the end; why the log ends before its file does, if so. ``epoch`` is the last that may stand there."""
+        walk = self._walk
+        _summarize(walk, self._path, self._summary)
+        reason = judge(walk)
+        if walk.latest_epoch > epoch or walk.published > self._snapshot.sequence:
+            raise _put_back(self._layout.snapshot, self._path)
+        return reason
+
+    def _go_on(self, manner: Manner, commit_point: CommitPoint) -> SegmentWriter:
         """After a clean close: the same segment. In place of its last mark comes one that says that it is in use again.
 
         That mark is not synced here: whatever is acknowledged behind it is synced together with it.
         """
+        walk = self._walk
         writer = SegmentWriter(
             self._fs,
-            fd,
-            walk.path,
+            self._fd,
+            self._path,
             walk.salt,
-            self._manner,
+            manner,
             tail=walk.before_mark,
             synced=walk.before_mark.offset,
-            before=start.sequence,
-            summary=summary,
+            before=self._start.sequence,
+            summary=self._summary,
         )
-        self._check_owner()
+        commit_point.check_owner()
         writer.cut_back()
-        writer.mark(self._sequence)
+        writer.mark(self._snapshot.sequence)
+        self._fd = -1
         return writer
 
-    def _rewrite(self, walk: Walk, start: Tail) -> SegmentWriter:
+    def _rewrite(self, manner: Manner, commit_point: CommitPoint) -> SegmentWriter:
         """Seal the active segment where it is proven; what follows goes into a new one, and is synced there."""
-        proven = Walk(self._fs, walk.fd, walk.path, walk.salt, start, walk.proven)
-        summary = _summarize(proven, walk.path)
+        walk = self._walk
+        proven = Walk(self._fs, self._fd, self._path, walk.salt, self._start, walk.proven)
+        summary = _summarize(proven, self._path)
         # Beyond the leftovers of a crash too: those are swept only when the log is safe.
-        number = 1 + max(self._last_segment, *segment_numbers(self._fs.listdir(self._layout.path)))
+        number = 1 + max(self._snapshot.last_segment, *segment_numbers(self._fs.listdir(self._layout.path)))
         writer = create_segment(
             self._fs,
             self._layout.segment(number),
-            self._store_id,
+            self._snapshot.store_id,
             number,
-            mode=self._file_mode,
-            manner=self._manner,
+            mode=commit_point.mode,
+            manner=manner,
             sequence=proven.tail.sequence,
         )
         try:
-            for frame in Walk(self._fs, walk.fd, walk.path, walk.salt, proven.tail, walk.tail.offset):
+            for frame in Walk(self._fs, self._fd, self._path, walk.salt, proven.tail, walk.tail.offset):
                 writer.append_again(frame)
                 self.rewritten_records += frame.header.record_count
             writer.sync()  # makes durable: the records that the old segment could not prove
         except BaseException:
             self._fs.close(writer.fd)
             raise
-        if proven.tail != start or self.torn is not None:
+        if proven.tail != self._start or self.torn is not None:
             self.sealed.append(self.active._replace(sealed=proven.tail))
             self.summaries[self.active.number] = summary
         self.active = SegmentReference(number, writer.salt, None)
@@ -185,8 +204,9 @@ class LogOpening:
         return writer
 
 
-def _summarize(frames: Iterable[Frame], path: str) -> Summary:
-    summary = Summary()
+def _summarize(frames: Iterable[Frame], path: str, summary: Summary | None = None) -> Summary:
+    """What the frames hold, in addition to what ``summary`` says."""
+    summary = Summary() if summary is None else summary
     for frame in frames:
         try:
             summary.add_frame(frame)
@@ -249,16 +269,33 @@ def open_for_writing(
         exists = survey(fs, layout, create=True)
         old = load_snapshot(fs, layout.snapshot) if exists else first_snapshot(fs, layout, codec or "msgpack")
     check_codec(codec, old.codec, layout.path)
-    if exists:
-        _restore_empty_directories(fs, layout)
-        check_is_latest(fs, layout, old)
-    snapshot = replace(old, generation=old.generation + 1, epoch=old.epoch + 1, keep=keep or old.keep)
+    check_is_latest(fs, layout, old)
+    kept = [load_kept(fs, layout, old.store_id, reference) for reference in old.kept]
+    log = LogOpening(fs, layout, old)
+    try:
+        return _take_over(fs, layout, old, kept, log, keep or old.keep, preallocate, identity_is_proof)
+    finally:
+        log.close()
+
+
+def _take_over(
+    fs: FileSystem,
+    layout: Layout,
+    old: Snapshot,
+    kept: list[Snapshot],
+    log: LogOpening,
+    keep: int,
+    preallocate: bool,
+    identity_is_proof: bool,
+) -> Opened:
+    """The first changes: nothing that was there before was damaged."""
+    _restore_empty_directories(fs, layout)
+    snapshot = replace(old, generation=old.generation + 1, epoch=old.epoch + 1, keep=keep)
     commit_point = CommitPoint(fs, layout, snapshot, identity_is_proof=identity_is_proof)
     try:
         commit_point.replace(snapshot)
         manner = Manner(snapshot.epoch, snapshot.codec == "json", preallocate)
-        kept = [load_kept(fs, layout, snapshot.store_id, reference) for reference in snapshot.kept]
-        log = LogOpening(fs, layout, snapshot, manner, commit_point)
+        writer = log.take_over(manner, commit_point)
         try:
             if log.changed:
                 snapshot = replace(
@@ -271,15 +308,15 @@ def open_for_writing(
                     fs.fsync_directory(layout.path)  # makes durable: the new segment's name
                 commit_point.replace(snapshot)
                 # Not synced, and not needed: it tells that the segment was named, should an older snapshot be put back.
-                log.writer.mark(snapshot.sequence)
+                writer.mark(snapshot.sequence)
             commit_point.unsettled = False
             commit_point.check_owner()
             sweep(fs, layout, snapshot, {reference.number for reference in blobs_of(snapshot, kept)})
         except BaseException:
-            fs.close(log.writer.fd)
+            fs.close(writer.fd)
             raise
     except BaseException:
         commit_point.close()
         raise
-    state = State(snapshot, kept, log.writer, log.summaries)
+    state = State(snapshot, kept, writer, log.summaries)
     return Opened(commit_point, state, manner, log.torn, log.rewritten_records)

@@ -1,4 +1,4 @@
-"""What the operating system refuses, in words that help: ``OSError`` to the tree of :mod:`trax.errors`."""
+"""What is refused, in words that help: by the operating system (``OSError``), or for the format that a file has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import errno
 import os
 from types import TracebackType
 
-from trax.errors import DiskFullError, ReadOnlyError, StorageError, TraxError
+from trax.errors import CorruptionError, DiskFullError, FormatError, ReadOnlyError, StorageError, TraxError
+from trax.storage.local.framing import FORMAT_VERSION
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -41,3 +42,16 @@ class asking:  # noqa: N801 (it reads as a clause: with asking("sync", path))
     ) -> None:
         if isinstance(error, OSError) and not isinstance(error, TraxError):
             raise refused(error, self._doing, self._path) from error
+
+
+def check_version(version: int, path: str) -> None:
+    """FormatError for a version of the format that this trax does not read.
+
+    The caller has checked the header's checksum: a damaged version is damage, and not the work of a newer trax.
+    """
+    if version > FORMAT_VERSION:
+        text = f"{path} has format {version}; this trax reads formats up to {FORMAT_VERSION}. Install a newer trax."
+        raise FormatError(text, path=path, reason=f"format {version}")
+    if version < 1:
+        text = f"{path} is damaged: it has format {version}, and there is none of that number. Nothing was changed."
+        raise CorruptionError(text, path=path, offset=0, reason=f"format {version}")

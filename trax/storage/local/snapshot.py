@@ -13,10 +13,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgpack
 
-from trax.errors import CorruptionError, FormatError
+from trax.errors import CorruptionError
 from trax.storage.base import BlobReference, Stored
 from trax.storage.local import crc
 from trax.storage.local.framing import FORMAT_VERSION
+from trax.storage.local.refusal import check_version
 from trax.storage.local.walk import Tail
 
 _T = TypeVar("_T")
@@ -90,11 +91,9 @@ def decode_snapshot(data: bytes, path: str) -> Snapshot:
     magic, version, _, _, body_bytes, body_checksum = _HEADER.unpack_from(data)
     if magic != _MAGIC:
         raise _damaged(path, "it does not begin like a snapshot")
-    if version > FORMAT_VERSION:
-        text = f"{path} has format {version}; this trax reads formats up to {FORMAT_VERSION}. Install a newer trax."
-        raise FormatError(text, path=path, reason=f"format {version}")
     if crc.crc32(data[: _HEADER.size]) != _CHECKSUM.unpack_from(data, _HEADER.size)[0]:
         raise _damaged(path, "its header does not match its checksum")
+    check_version(version, path)
     body = data[_HEADER_BYTES:]
     if len(body) != body_bytes or crc.crc32(body) != body_checksum:
         raise _damaged(path, "its contents do not match their checksum")

@@ -13,7 +13,6 @@ from trax.errors import CorruptionError, FormatError
 from trax.storage.base import Entries
 from trax.storage.local.framing import (
     EXPLICIT_SEQUENCES,
-    FORMAT_VERSION,
     FRAME_HEADER_BYTES,
     FRAME_MAGIC,
     LINES,
@@ -29,6 +28,7 @@ from trax.storage.local.framing import (
 )
 from trax.storage.local.fs import FileSystem
 from trax.storage.local.payload import MalformedPayloadError, split_sequences, unpack_lines, unpack_sections
+from trax.storage.local.refusal import check_version
 
 _READ_BYTES = 1 << 18
 
@@ -86,6 +86,13 @@ class Walk:
         self.fault: str | None = None
         self._base = 0
         self._buffer = b""
+
+    def look_again(self, end: int) -> None:
+        """Let the next iteration go on behind the last records: a writer puts other frames in the place of a mark."""
+        if self.marks and self.tail.offset == self.before_mark.offset + FRAME_HEADER_BYTES:
+            self.tail = self.before_mark
+        self.end, self.fault, self.closed = end, None, False
+        self._base, self._buffer = 0, b""
 
     def __iter__(self) -> Iterator[Frame]:
         while self.tail.offset < self.end:
@@ -218,11 +225,10 @@ def read_segment_header(fs: FileSystem, fd: int, path: str, store_id: bytes, num
     """The tail of the segment while it was empty; CorruptionError when it is not the one that the snapshot names."""
     data = fs.pread(fd, SEGMENT_HEADER_BYTES, 0)
     header = decode_segment_header(data)
+    if header is not None:
+        check_version(header.version, path)
     if header is None:
         reason = "it does not begin like a segment of the log"
-    elif header.version > FORMAT_VERSION:
-        text = f"{path} was written by a newer version of trax. Install that version."
-        raise FormatError(text, path=path, reason=f"format {header.version}")
     elif (header.store_id, header.number, header.salt) != (store_id, number, salt):
         reason = "it belongs to another store, or to an older state of this one"
     else:
