@@ -44,12 +44,12 @@ class CrashReport:
     crashes: int
     commits: int
     seconds: float
-    seed: int
+    seed: int | str
 
     def __str__(self) -> str:
         ended = "killed" if self.how == "kill" else "cut off by a power loss"
         which = "all" if self.tried == self.points else f"{self.tried} (evenly spread) of the"
-        seed = "" if self.how == "kill" else f", seed={self.seed}"
+        seed = "" if self.how == "kill" else f", seed={self.seed!r}"
         return (
             f"{ended} {self.crashes:,} times, at {which} {self.points:,} points around {self.commits:,} commits "
             f"(every={self.every!r}{seed}): each time the job, resumed, ended as if nothing had happened "
@@ -79,7 +79,7 @@ def crash_everywhere(
     crashes: int = 1,
     limit: int | None = None,
     samples: int = 1,
-    seed: int = 0,
+    seed: int | str = 0,
     only: str | int | None = None,
     ignore: Collection[str] = (),
     timeout_s: float = 60.0,
@@ -152,8 +152,8 @@ def crash_everywhere(
                 happened += count
     if not tried:
         text = (
-            "the job came by none of the points where it was to be cut off, so nothing was checked. Its stores have to "
-            "be opened in the process that it is called in, or in one that this process forks."
+            f"the job came to its end before any point where it was to be cut off, so nothing was checked. A whole run "
+            f"comes by {whole.points} points."
         )
         raise NothingToCheckError(text, reason="no crash")
     seconds = time.monotonic() - began_s
@@ -163,7 +163,7 @@ def crash_everywhere(
 class _Trial:
     """The job, and what its runs are compared with."""
 
-    def __init__(self, job: Job, order: Order, start_method: StartMethod, seed: int) -> None:
+    def __init__(self, job: Job, order: Order, start_method: StartMethod, seed: int | str) -> None:
         self._job, self._order, self._start_method, self._seed = job, order, start_method, seed
 
     def run_uninterrupted(self) -> Run:
@@ -173,9 +173,9 @@ class _Trial:
         self._check_ended(whole, "")
         if not whole.commits:
             text = (
-                f"the job opened no store below the directory that it was given, {self._order.directory}, or committed "
-                f"nothing to it: there is nothing that a crash could harm. Open it with "
-                f"trax.Trax(os.path.join(directory, …)), in the process that the job itself runs in."
+                "the job opened no store below the directory that it was given, or committed nothing to one, or did so "
+                "in another process: there is nothing to cut off here. Open the store with "
+                "trax.Trax(os.path.join(directory, …)), in the process that the job itself runs in."
             )
             raise NothingToCheckError(text, path=self._order.directory, reason="no commit")
         os.rename(self._order.directory, self._order.reference)
@@ -237,7 +237,7 @@ class _Trial:
             "hung": f"did not end within {self._order.timeout_s:g} seconds (timeout_s)",
         }
         only = _written(case[: len(story)])
-        seed = f", seed={self._seed}" if self._order.how == "power loss" or len(case) > 1 else ""
+        seed = f", seed={self._seed!r}" if self._order.how == "power loss" or len(case) > 1 else ""
         options = "" if self._order.how == "kill" else f", how={self._order.how!r}"
         options += "" if self._order.every == "commit" else f", every={self._order.every!r}"
         lines = [f"the job was {ended}, and when it was resumed it {reasons[found.end]}."]
@@ -248,7 +248,7 @@ class _Trial:
         return ResumeError("\n".join(lines), reason=found.end, only=only)
 
 
-def _cases(points: int, limit: int | None, how: How, crashes: int, samples: int, seed: int) -> Iterator[_Case]:
+def _cases(points: int, limit: int | None, how: How, crashes: int, samples: int, seed: int | str) -> Iterator[_Case]:
     """Where the job is to be cut off: each point first, then others that the dice choose."""
     last_variant = 0 if how == "kill" else samples
     for at in _spread(points, limit):

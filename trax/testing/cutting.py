@@ -52,6 +52,7 @@ class _Counting(LocalFileSystem):
         self._all, self._syncs = every == "operation", syncs
         self._paths: dict[int, str] = {}
         self._replaced_in: str | None = None
+        self.commits = 0
 
     def open(self, path: str, *, write: bool = False) -> int:
         if write:
@@ -129,6 +130,7 @@ class _Counting(LocalFileSystem):
         if counts and (self._all or not only_after):
             self._points.reach(f"just before {what} {relative}")
         yield
+        self.commits += commit and counts
         if counts:
             self._points.reach(f"just after {what} {relative}")
 

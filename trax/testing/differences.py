@@ -17,6 +17,7 @@ import struct
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from trax.codecs import registry, table
@@ -92,6 +93,13 @@ class _Shortened(reprlib.Repr):
         self.maxstring = self.maxother = self.maxlong = SHOWN_CHARACTERS
         self.maxlevel = 3
 
+    def repr_dict(self, value: dict[Any, Any], level: int) -> str:
+        """As it is: reprlib would sort the keys."""
+        if level <= 0 and value:
+            return "{...}"
+        pairs = [f"{self.repr1(key, level - 1)}: {self.repr1(value[key], level - 1)}" for key in islice(value, 4)]
+        return f"{{{', '.join([*pairs, *(['...'] if len(value) > 4 else [])])}}}"
+
 
 Path = tuple[Step, ...]
 _SEQUENCES = (list, tuple, collections.deque)
@@ -99,6 +107,7 @@ _MAPPINGS = (dict, collections.OrderedDict, collections.defaultdict, collections
 _SETS = (set, frozenset)
 _ATOMS = (type(None), bool, int, float, complex, type(Ellipsis))
 _NAMED = (type, enum.Enum, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType)
+_CONTAINERS = (*_SEQUENCES, *_MAPPINGS, *_SETS)
 _MISSING = object()
 
 
@@ -219,7 +228,7 @@ class _Comparison:
     def _objects(self, kind: type, one: Any, other: Any, path: Path) -> Difference | None:
         """What no codec keeps: by what can be seen of them, by what pickle would keep, or by ``==``."""
         if not isinstance(one, _NAMED):
-            for base in (*_SEQUENCES, *_MAPPINGS, *_SETS):
+            for base in () if registry.is_named_tuple(kind) else _CONTAINERS:
                 if isinstance(one, base) and (found := self.compare(base(one), base(other), path)):  # type: ignore[call-overload]
                     return found
             if found := self._members(_attribute_names(kind, one, other), one, other, path):

@@ -17,7 +17,7 @@ from trax.inspection import describe_store, verify_store
 from trax.replay import ReplayLog, last_wins
 from trax.storage.local.commit_point import load_snapshot
 from trax.storage.local.fs import LocalFileSystem
-from trax.storage.local.layout import Layout
+from trax.storage.local.layout import Layout, segment_numbers
 from trax.store import Trax
 from trax.testing.differences import difference, shown
 from trax.testing.errors import JobError
@@ -101,7 +101,7 @@ class Endings:
             if lacking:
                 yield f"the store {path}: {name!r}: {lacking}"
                 continue
-            replay_log = self._replays.get((store.path, name))
+            replay_log = self._replay_log(store.path, name)
             try:
                 found = difference(_state_of(reference, name, replay_log), _state_of(store, name, replay_log))
             except Exception as error:  # of the job's own replay_log; that it fails is what the user has to know
@@ -109,6 +109,11 @@ class Endings:
                 continue
             if found is not None:
                 yield f"the store {path}: {found.told(name, *self._labels)}"
+
+    def _replay_log(self, path: str, name: str) -> ReplayLog | None:
+        """That of the job; for a store that it has not recovered the name from, such as a copy, that of another one."""
+        elsewhere = [replay_log for (_, known), replay_log in self._replays.items() if known == name]
+        return self._replays.get((path, name), elsewhere[-1] if elsewhere else None)
 
     def _in_files(self) -> Iterator[str]:
         for path, lacking in self._paired(_files_below(self._reference), _files_below(self._directory)):
@@ -134,7 +139,7 @@ class Endings:
 def _stores_below(directory: str) -> list[str]:
     found = []
     for path, _, files in os.walk(directory):
-        if "snapshot" in files and "lock" in files:
+        if "snapshot" in files and segment_numbers(files):
             found.append(os.path.relpath(path, directory))
     return found
 

@@ -25,9 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("trax")
     group.addoption(
         "--trax-seed",
-        type=int,
         default=0,
-        metavar="N",
+        metavar="SEED",
         help="what crash_everywhere() chooses by chance: other disks after a power loss, other second crashes",
     )
 

@@ -132,7 +132,9 @@ def _work(job: Job, order: Order, connection: Connection) -> None:
         connection.send(found)
         _end_oneself()
 
-    watch = threading.Timer(order.timeout_s, lambda: tell(Run("hung", _stacks(main))))
+    watch = threading.Timer(
+        order.timeout_s, lambda: tell(Run("hung", f"{_stacks(main)}\n{_tail(order.output)}".rstrip()))
+    )
     main, watch.daemon = threading.get_ident(), True
     watch.start()
     try:
@@ -177,12 +179,12 @@ def _whole(job: Job, order: Order, tell: Callable[[Run], None]) -> Run:
     threading.settrace(None)
     points.reach("just after the job had returned, before its process ended")
     close_stores()
-    counted = points.count
     if order.compared:
         endings = Endings(order.reference, order.directory, replays, order.ignore, order.labels)
-        return Run("whole", points=counted, differences=endings.differences(order.value, value))
+        return Run("whole", points=points.count, differences=endings.differences(order.value, value))
     keep_value(value, order.value)
-    return Run("whole", points=counted, commits=commits_below(order.directory))
+    # Commits that another process has made can't be cut off here: then there is nothing to check.
+    return Run("whole", points=points.count, commits=commits_below(order.directory) if fs.commits else 0)
 
 
 def _begin_as_a_new_process() -> None:
