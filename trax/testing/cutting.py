@@ -175,8 +175,8 @@ class PowerLossFileSystem(_Counting, RecordingFileSystem, _WithoutWaiting):
         """What is there becomes known when a store first touches it: the job's own files are not ours to take away."""
 
     def open(self, path: str, *, write: bool = False) -> int:
-        if not self._is_inside(path):
-            return LocalFileSystem.open(self, path, write=write)
+        if not write and not self._is_inside(path):
+            return LocalFileSystem.open(self, path)
         self._know(path)
         return super().open(path, write=write)
 
@@ -223,14 +223,15 @@ class PowerLossFileSystem(_Counting, RecordingFileSystem, _WithoutWaiting):
         # What the job itself has removed, without the store's knowing, must not come back.
         gone = {file for path, file in self._names.items() if not os.path.lexists(os.path.join(self.root, path))}
         image.names = {path: file for path, file in image.names.items() if file not in gone}
-        known = set(self.start.names)
+        known, made = set(self.start.names), set()
         for operation in self.operations:
+            made |= {operation.path} if operation.kind == "mkdir" else set()
             known |= {operation.path} if operation.kind in ("create", "link") else set()
             known |= {operation.target} if operation.kind == "rename" else set()
         for path in known:
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.root, path))
-        for path in sorted(self._made - image.directories, reverse=True):
+        for path in sorted(made - image.directories, reverse=True):
             with suppress(OSError):  # a file of the job's own lies in it
                 os.rmdir(os.path.join(self.root, path))
         image.lay_out(self.root)
