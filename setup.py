@@ -61,7 +61,7 @@ setup(
     python_requires=">=3.11",
     install_requires=["msgpack>=1.1", "filelock>=3.30"],
     extras_require=EXTRAS | TOOLS,
-    entry_points={"console_scripts": ["trax = trax.cli:main"]},
+    entry_points={"console_scripts": ["trax = trax.cli:main"], "pytest11": ["trax = trax.testing.plugin"]},
     keywords=["checkpoint", "log", "crash recovery", "durability", "restart", "scientific computing"],
     classifiers=[
         "Development Status :: 3 - Alpha",

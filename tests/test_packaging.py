@@ -78,8 +78,10 @@ def test_metadata() -> None:
     assert core == {"msgpack>=1.1", "filelock>=3.30"}
     extras = set(distribution.metadata.get_all("Provides-Extra") or [])
     assert extras == {"numpy", "cli", "all", "test", "lint", "docs"}
-    (script,) = distribution.entry_points
-    assert (script.name, script.value) == ("trax", "trax.cli:main")
+    assert {(point.group, point.name, point.value) for point in distribution.entry_points} == {
+        ("console_scripts", "trax", "trax.cli:main"),
+        ("pytest11", "trax", "trax.testing.plugin"),
+    }
 
 
 @needs_wheel

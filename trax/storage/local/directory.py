@@ -27,7 +27,7 @@ from trax.storage.local.blob import write_blob
 from trax.storage.local.compaction import Floors, copy_survivors, needed, worth_copying
 from trax.storage.local.copying import copy_store
 from trax.storage.local.creation import make_directories, survey
-from trax.storage.local.fs import FileSystem, LocalFileSystem, write_file
+from trax.storage.local.fs import FileSystem, default_file_system, write_file
 from trax.storage.local.layout import Layout
 from trax.storage.local.lock import WriterLock
 from trax.storage.local.opening import open_for_writing
@@ -57,7 +57,7 @@ class LocalStorage:
         fs: FileSystem | None = None,
     ) -> None:
         crc.use_fastest()
-        self._fs = fs or LocalFileSystem()
+        self._fs = fs or default_file_system()
         self._layout = Layout(path, beside)
         with asking("look at", self._layout.path):
             exists = survey(self._fs, self._layout, create=not must_exist)

@@ -200,6 +200,24 @@ class LocalFileSystem:
         return False
 
 
+_default: FileSystem = LocalFileSystem()
+
+
+def default_file_system() -> FileSystem:
+    """What a store stands on that is given no file system: the real one, as long as nobody has put another there."""
+    return _default
+
+
+def set_default_file_system(fs: FileSystem) -> FileSystem:
+    """Put ``fs`` under every store that this process opens from now on; returns what was there.
+
+    For :mod:`trax.testing` alone, which runs a job as it is, in a process of its own, on a file system that crashes.
+    """
+    global _default
+    before, _default = _default, fs
+    return before
+
+
 def write_all(fs: FileSystem, fd: int, data: bytes | memoryview, offset: int) -> int:
     """Write all of ``data``, however often the system takes only a part of it; returns the offset behind it."""
     written = fs.pwrite(fd, data, offset)

@@ -10,7 +10,7 @@ from trax.storage.base import SnapshotInfo, Stored
 from trax.storage.local.commit_point import load_snapshot
 from trax.storage.local.compaction import Floors
 from trax.storage.local.creation import survey
-from trax.storage.local.fs import FileSystem, LocalFileSystem
+from trax.storage.local.fs import FileSystem, default_file_system
 from trax.storage.local.layout import Layout
 from trax.storage.local.refusal import asking
 from trax.storage.local.snapshot import Snapshot
@@ -21,7 +21,7 @@ class LocalReader:
     """A store that is read beside its writer: no lock, no repair, no change. Every view is of the newest state."""
 
     def __init__(self, path: str | os.PathLike[str], *, codec: str | None = None, fs: FileSystem | None = None) -> None:
-        self._fs = fs or LocalFileSystem()
+        self._fs = fs or default_file_system()
         self._layout = Layout(path)
         with asking("look at", self._layout.path):
             survey(self._fs, self._layout, create=False)
