@@ -1,0 +1,79 @@
+"""Rounds: in each one every contestant has one turn, in a process of its own, so that drift hits all alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.model import Case, Contestant, Scale
+
+PROGRAM = Path(__file__).parent / "__main__.py"
+TIMEOUT_S = 1800
+
+
+def run_case(case: Case, scale: Scale, rounds: int, directory: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """All rounds of a case, as they go into the results file."""
+    outcomes: dict[str, dict[str, Any]] = {
+        contestant.name: {"role": contestant.role, "does": contestant.does, "rounds": []}
+        for contestant in case.contestants
+    }
+    for contestant in case.contestants:
+        if reason := missing(contestant):
+            outcomes[contestant.name]["skipped"] = reason
+        elif contestant.prepare is not None:
+            _turn(case, contestant, scale, directory, outcomes[contestant.name], prepare=True)
+    for number in range(rounds):
+        # Each round begins with another one: what the one before leaves behind (a warm disk, a full journal) is not
+        # always given to the same.
+        for contestant in _rotated(case.contestants, number):
+            outcome = outcomes[contestant.name]
+            if "skipped" not in outcome and "error" not in outcome:
+                _turn(case, contestant, scale, directory, outcome)
+        say(f"{case.key}: round {number + 1} of {rounds}")
+    shutil.rmtree(directory / case.key, ignore_errors=True)
+    for name, outcome in outcomes.items():
+        if trouble := outcome.get("error") or outcome.get("skipped"):
+            say(f"{case.key}: {name}: {'failed' if 'error' in outcome else 'skipped'}: {trouble}")
+    return {"title": case.title, "sizes": dict(case.sizes[scale]), "contestants": outcomes}
+
+
+def missing(contestant: Contestant) -> str:
+    """Which module it needs that isn't there."""
+    absent = [name for name in contestant.needs if find_spec(name) is None]
+    return f"{' and '.join(absent)} not installed" if absent else ""
+
+
+def _rotated(contestants: Sequence[Contestant], by: int) -> list[Contestant]:
+    by %= len(contestants)
+    return [*contestants[by:], *contestants[:by]]
+
+
+def _turn(
+    case: Case, contestant: Contestant, scale: Scale, directory: Path, outcome: dict[str, Any], *, prepare: bool = False
+) -> None:
+    place = directory / case.key / contestant.name.replace("/", "-")
+    place.mkdir(parents=True, exist_ok=True)
+    # What earlier turns have not yet written is not to be waited for by this one's fsync.
+    os.sync()
+    command = [sys.executable, str(PROGRAM), "child", case.key, contestant.name, scale, str(place)]
+    done = subprocess.run(
+        [*command, "prepare" if prepare else "run"], capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+    )
+    if done.returncode:
+        outcome["error"] = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
+        print(done.stderr, file=sys.stderr)
+    else:
+        said = json.loads(done.stdout.splitlines()[-1])
+        if "skipped" in said:
+            outcome["skipped"] = said["skipped"]
+        elif not prepare:
+            outcome["rounds"].append(said["figures"])
+    if contestant.prepare is None:
+        shutil.rmtree(place)
