@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ def execute(contestant: Contestant, directory: Path, sizes: dict[str, int], *, p
     """Let it work; the figures, or why it can't take part."""
     for name in contestant.blocks:
         sys.modules[name] = None  # type: ignore[assignment]
+    for name in contestant.needs:
+        import_module(name)  # before the clock runs
     task = Task(directory, sizes, contestant.share)
     work = contestant.prepare if prepare else contestant.run
     assert work is not None

@@ -46,7 +46,8 @@ def run_case(case: Case, scale: Scale, rounds: int, directory: Path, say: Callab
 
 def missing(contestant: Contestant) -> str:
     """Which module it needs that isn't there."""
-    absent = [name for name in contestant.needs if find_spec(name) is None]
+    packages = dict.fromkeys(name.partition(".")[0] for name in contestant.needs)
+    absent = [name for name in packages if find_spec(name) is None]
     return f"{' and '.join(absent)} not installed" if absent else ""
 
 

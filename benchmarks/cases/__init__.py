@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.cases import logging, recovering
+from benchmarks.cases import arrays, growing, importing, logging, recovering
 from benchmarks.model import Case
 
-CASES: Sequence[Case] = [*logging.CASES, *recovering.CASES]
+CASES: Sequence[Case] = [
+    *logging.CASES,
+    *recovering.CASES,
+    arrays.B7,
+    arrays.B8,
+    growing.B9,
+    arrays.B10,
+    arrays.B11,
+    growing.B12,
+    importing.B13,
+]
 
 
 def find_case(key: str) -> Case:
