@@ -15,7 +15,7 @@ if not __package__:
     sys.path[:] = [path for path in sys.path if path != str(Path(__file__).parent)]
     sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-ROUNDS = {"full": 5, "quick": 3, "tiny": 1}
+ROUNDS = {"full": 5, "quick": 2, "tiny": 1}
 
 
 def main(arguments: list[str]) -> int:
@@ -37,6 +37,10 @@ def main(arguments: list[str]) -> int:
         data = run(options)
         if options.output is not None:
             options.output.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if options.page is not None:
+        from benchmarks.page import write_page
+
+        write_page(data, options.page)
     outcomes = [outcome for case in data["cases"].values() for outcome in case["contestants"].values()]
     return 1 if any("error" in outcome for outcome in outcomes) else 0
 
@@ -53,6 +57,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--directory", type=Path, help="where the stores are made; its file system is what is measured")
     parser.add_argument("--output", type=Path, metavar="RESULTS.json", help="keep the results")
     parser.add_argument("--results", type=Path, metavar="RESULTS.json", help="run nothing, show what was kept")
+    parser.add_argument("--page", type=Path, metavar="PAGE.rst", help="put the tables and pictures into this page")
     parser.add_argument("--list", action="store_true", help="the cases, and no more")
     options = parser.parse_args(arguments)
     try:

@@ -52,14 +52,16 @@ def describe(directory: Path) -> dict[str, str]:
 
 
 def _trax() -> str:
-    from trax import __version__
+    """Its version, the commit of the checkout, and whether the checkout itself is what is imported."""
+    from trax import __file__, __version__
 
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         described = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     except OSError:
         described = ""
-    return f"{__version__} ({described})" if described else __version__
+    where = "run from the checkout" if Path(__file__).is_relative_to(ROOT / "trax") else "installed"
+    return ", ".join(filter(None, [__version__, described and f"commit {described}", where]))
 
 
 def _processor() -> str:

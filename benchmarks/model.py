@@ -102,7 +102,7 @@ def versus(
         return results.ratio(of, others, figure, to_figure or figure)
 
     best = others[0] if len(others) == 1 else f"the best of {', '.join(others)}"
-    return Bar(text or f"{of}, {figure.title}, to {best}", value, at_least, at_most, stretch)
+    return Bar(text or f"{of} to {best}", value, at_least, at_most, stretch)
 
 
 def no_more_than(of: str, figure: Figure, at_most: float, text: str = "") -> Bar:

@@ -44,6 +44,15 @@ def run_case(case: Case, scale: Scale, rounds: int, directory: Path, say: Callab
     return {"title": case.title, "sizes": dict(case.sizes[scale]), "contestants": outcomes}
 
 
+def environment() -> dict[str, str]:
+    """The children measure the trax that this process has: the checkout's only if it is the checkout's here."""
+    import trax
+
+    found = str(Path(trax.__file__).parent.parent)
+    paths = [found] if found == str(PROGRAM.parent.parent) else []
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)}
+
+
 def missing(contestant: Contestant) -> str:
     """Which module it needs that isn't there."""
     packages = dict.fromkeys(name.partition(".")[0] for name in contestant.needs)
@@ -61,12 +70,11 @@ def _turn(
 ) -> None:
     place = directory / case.key / contestant.name.replace("/", "-")
     place.mkdir(parents=True, exist_ok=True)
-    # What earlier turns have not yet written is not to be waited for by this one's fsync.
-    os.sync()
+    if scale != "tiny":
+        os.sync()  # what earlier turns have not yet written is not to be waited for by this one's fsync
     command = [sys.executable, str(PROGRAM), "child", case.key, contestant.name, scale, str(place)]
-    done = subprocess.run(
-        [*command, "prepare" if prepare else "run"], capture_output=True, text=True, check=False, timeout=TIMEOUT_S
-    )
+    command.append("prepare" if prepare else "run")
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     if done.returncode:
         outcome["error"] = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
         print(done.stderr, file=sys.stderr)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.model import Bar, Figure
+from benchmarks.model import Bar
 from benchmarks.results import CaseResults, verdicts
 
 HEADER_AFTER_FIGURES = ["spread", "× limit", "× best peer", "peak MiB", "extra MiB"]
@@ -23,7 +23,7 @@ def rows(results: CaseResults) -> list[list[str]]:
     """The table of a case: its header, and a row for each contestant that took part."""
     figures = results.case.figures
     first = figures[0]
-    table = [["", *(figure.title for figure in figures), *HEADER_AFTER_FIGURES]]
+    table = [["contestant", *(figure.title for figure in figures), *HEADER_AFTER_FIGURES]]
     for name in results.data["contestants"]:
         every = results.rounds(name, first.key)
         if not every:
@@ -93,7 +93,3 @@ def report(results: CaseResults) -> str:
     if case.bars:
         parts.append(aligned([["bar", "required", "reached", ""], *bar_rows(results)]))
     return "\n".join(parts) + "\n"
-
-
-def figure_title(figure: Figure) -> str:
-    return figure.title

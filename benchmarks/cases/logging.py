@@ -136,9 +136,9 @@ B1 = Case(
     buffered(large=False),
     bars=[
         versus(TRAX, "Packer.pack", at_least=0.45, stretch=0.7),
-        versus(TRAX, BATCHED, at_least=0.8, stretch=1.2),
+        versus(TRAX, BATCHED, at_least=0.8, stretch=1.2, text="trax to the best of RocksDB, LevelDB, LMDB in batches"),
         versus(TRAX, "SQLite, one transaction", at_least=2),
-        versus(TRAX, ONE_A_CALL, at_least=2),
+        versus(TRAX, ONE_A_CALL, at_least=2, text="trax to the best that takes one record a call"),
     ],
 )
 B1_LARGE = Case(
@@ -147,8 +147,13 @@ B1_LARGE = Case(
     {"full": {"count": 50_000}, "quick": {"count": 10_000}, "tiny": {"count": 100}},
     buffered(large=True),
     bars=[
-        versus(TRAX, [*BATCHED, "SQLite, one transaction"], at_least=1.3),
-        versus(TRAX, ONE_A_CALL, at_least=2),
+        versus(
+            TRAX,
+            [*BATCHED, "SQLite, one transaction"],
+            at_least=1.3,
+            text="trax to the best of RocksDB, LevelDB, LMDB, SQLite in batches",
+        ),
+        versus(TRAX, ONE_A_CALL, at_least=2, text="trax to the best that takes one record a call"),
     ],
 )
 
@@ -257,9 +262,12 @@ B3_PEERS = [contestant.name for contestant in durable() if contestant.role == "p
 B3 = Case(
     "B3",
     "log, each record on stable storage, one thread",
-    {"full": {"count": 4_000}, "quick": {"count": 500}, "tiny": {"count": 20}},
+    {"full": {"count": 4_000}, "quick": {"count": 300}, "tiny": {"count": 20}},
     durable(),
-    bars=[versus(TRAX, "pwrite, fdatasync", at_least=0.95), versus(TRAX, B3_PEERS, at_least=1.3)],
+    bars=[
+        versus(TRAX, "pwrite, fdatasync", at_least=0.95),
+        versus(TRAX, B3_PEERS, at_least=1.3, text="trax to the best peer"),
+    ],
 )
 
 # B4: the same from several threads
@@ -314,7 +322,7 @@ def _in_threads(threads: int) -> Case:
         f"log, each record on stable storage when its call returns, {threads} threads",
         {
             "full": {"count": 500 * threads},
-            "quick": {"count": 80 * threads},
+            "quick": {"count": 40 * threads},
             "tiny": {"count": 2 * threads},
         },
         [
@@ -333,7 +341,12 @@ def _in_threads(threads: int) -> Case:
         figures=[RATE, CALL_MEDIAN, CALL_P99],
         bars=[
             versus(TRAX, "LevelDB, put", at_least=1.1),
-            versus(TRAX, ["SQLite, commit each", "LMDB, transaction each"], at_least=4),
+            versus(
+                TRAX,
+                ["SQLite, commit each", "LMDB, transaction each"],
+                at_least=4,
+                text="trax to the better of SQLite and LMDB",
+            ),
             Bar("trax, p99 of a call, in fsyncs (median call of the limit)", p99_in_syncs, at_most=6),
         ],
     )
