@@ -35,8 +35,6 @@ def main(arguments: list[str]) -> int:
             show_case(key, case)
     else:
         data = run(options)
-        if options.output is not None:
-            options.output.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if options.page is not None:
         from benchmarks.page import write_page
 
@@ -91,6 +89,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         for case in options.cases:
             data["cases"][case.key] = run_case(case, options.scale, options.rounds, Path(directory), say)
             show_case(case.key, data["cases"][case.key])
+            if options.output is not None:
+                options.output.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return data
 
 

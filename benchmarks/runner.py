@@ -74,15 +74,25 @@ def _turn(
         os.sync()  # what earlier turns have not yet written is not to be waited for by this one's fsync
     command = [sys.executable, str(PROGRAM), "child", case.key, contestant.name, scale, str(place)]
     command.append("prepare" if prepare else "run")
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
-    if done.returncode:
-        outcome["error"] = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
-        print(done.stderr, file=sys.stderr)
+    try:
+        done = subprocess.run(
+            command, env=environment(), capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        outcome["error"] = f"it was not done after {TIMEOUT_S:,} s"
     else:
-        said = json.loads(done.stdout.splitlines()[-1])
-        if "skipped" in said:
-            outcome["skipped"] = said["skipped"]
-        elif not prepare:
-            outcome["rounds"].append(said["figures"])
+        _take(done, outcome, prepare=prepare)
     if contestant.prepare is None:
         shutil.rmtree(place)
+
+
+def _take(done: subprocess.CompletedProcess[str], outcome: dict[str, Any], *, prepare: bool) -> None:
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        outcome["error"] = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
+        return
+    said = json.loads(done.stdout.splitlines()[-1])
+    if "skipped" in said:
+        outcome["skipped"] = said["skipped"]
+    elif not prepare:
+        outcome["rounds"].append({key: float(f"{value:.6g}") for key, value in said["figures"].items()})
