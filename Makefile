@@ -17,7 +17,7 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test coverage crash mutants lint docs wheel clean FORCE
+.PHONY: help demo test coverage crash mutants bench bench-quick lint docs wheel clean FORCE
 
 help:
 	@echo "make demo      kill a sampling job again and again, and compare its result with an unkilled run's"
@@ -25,6 +25,8 @@ help:
 	@echo "make coverage  the same, and measure which lines and branches they reach"
 	@echo "make crash     search for faults at full length (about 20 minutes): power loss, damage, kills, errors"
 	@echo "make mutants   take each safeguard away, and see which test notices (about half an hour)"
+	@echo "make bench     measure trax beside other libraries, and write docs/benchmarks.rst (half an hour)"
+	@echo "make bench-quick  the same in less than two minutes; only prints"
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      build the documentation into docs/_build"
 	@echo "make wheel     build the wheel into dist"
@@ -45,6 +47,12 @@ crash: $(VENV)/test.stamp
 
 mutants: $(VENV)/test.stamp
 	@$(VENV)/bin/python tools/mutants.py
+
+bench: $(VENV)/bench.stamp
+	@$(RUN) benchmarks/__main__.py --output docs/benchmarks/results.json --page docs/benchmarks.rst
+
+bench-quick: $(VENV)/bench.stamp
+	@$(RUN) benchmarks/__main__.py --quick
 
 lint: $(VENV)/lint.stamp
 	@$(RUN) -m ruff check

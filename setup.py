@@ -21,7 +21,7 @@ EXTRAS = {
 }
 EXTRAS["all"] = sorted({requirement for requirements in EXTRAS.values() for requirement in requirements})
 
-# What works on trax itself needs: `make test`, `make lint` and `make docs` install these.
+# What works on trax itself needs: `make test`, `make lint`, `make docs` and `make bench` install these.
 TOOLS = {
     "test": [
         "pytest>=8.3",
@@ -43,6 +43,20 @@ TOOLS = {
         *EXTRAS["fast"],
     ],
     "docs": ["sphinx>=8.0", "furo", *EXTRAS["numpy"]],
+    # What `make bench` measures trax against; what can't be installed is left out of the comparison.
+    "bench": [
+        "ZODB>=6.0",
+        "diskcache>=5.6",
+        "h5py>=3.11",
+        "lmdb>=1.5",
+        "matplotlib>=3.9",
+        "optuna>=4.0",
+        "plyvel>=1.5",
+        "rocksdict>=0.3.23",
+        "safetensors>=0.4",
+        "zarr>=3.0",
+        *EXTRAS["numpy"],
+    ],
 }
 
 setup(

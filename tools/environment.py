@@ -87,7 +87,31 @@ def build(python: str, log: str) -> None:
 
 def install(python: str, extra: str, log: str) -> None:
     say("installing what '%s' needs" % extra)
-    pip(python, log, "install", "%s[%s]" % (wheel(), extra))
+    everything = "%s[%s]" % (wheel(), extra)
+    if extra == "bench" and run_pip(python, log, "install", everything):
+        install_what_can_be_had(python, extra, log)
+    elif extra != "bench":
+        pip(python, log, "install", everything)
+
+
+def install_what_can_be_had(python: str, extra: str, log: str) -> None:
+    """One by one: a comparison is worth something even if one of the others can't be installed here."""
+    pip(python, log, "install", wheel())
+    for requirement in requirements(extra):
+        if run_pip(python, log, "install", requirement):
+            say("left out, because pip could not install it: %s" % requirement)
+
+
+def requirements(extra: str) -> "list[str]":
+    """What an extra asks for, as the wheel says it."""
+    import email
+    import zipfile
+
+    with zipfile.ZipFile(wheel()) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+    split = [line.partition(";") for line in metadata.get_all("Requires-Dist", [])]
+    return [requirement for requirement, _, marker in split if marker.strip() == 'extra == "%s"' % extra]
 
 
 def remove(*directories: str) -> None:
@@ -101,14 +125,17 @@ def wheel() -> str:
 
 
 def pip(python: str, log: str, command: str, *arguments: str) -> None:
-    options = ["--disable-pip-version-check", "--no-input", "--retries", "2"]
-    with open(log, "w") as file:
-        code = subprocess.call(
-            [python, "-m", "pip", command] + options + list(arguments), stdout=file, stderr=subprocess.STDOUT
-        )
-    if code:
+    if run_pip(python, log, command, *arguments):
         with open(log, errors="replace") as file:
             explain(file.read(), log)
+
+
+def run_pip(python: str, log: str, command: str, *arguments: str) -> int:
+    options = ["--disable-pip-version-check", "--no-input", "--retries", "2"]
+    with open(log, "w") as file:
+        return subprocess.call(
+            [python, "-m", "pip", command] + options + list(arguments), stdout=file, stderr=subprocess.STDOUT
+        )
 
 
 def explain(output: str, log: str) -> None:

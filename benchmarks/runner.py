@@ -1,0 +1,98 @@
+"""Rounds: in each one every contestant has one turn, in a process of its own, so that drift hits all alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.model import Case, Contestant, Scale
+
+PROGRAM = Path(__file__).parent / "__main__.py"
+TIMEOUT_S = 1800
+
+
+def run_case(case: Case, scale: Scale, rounds: int, directory: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """All rounds of a case, as they go into the results file."""
+    outcomes: dict[str, dict[str, Any]] = {
+        contestant.name: {"role": contestant.role, "does": contestant.does, "rounds": []}
+        for contestant in case.contestants
+    }
+    for contestant in case.contestants:
+        if reason := missing(contestant):
+            outcomes[contestant.name]["skipped"] = reason
+        elif contestant.prepare is not None:
+            _turn(case, contestant, scale, directory, outcomes[contestant.name], prepare=True)
+    for number in range(rounds):
+        # Each round begins with another one: what the one before leaves behind (a warm disk, a full journal) is not
+        # always given to the same.
+        for contestant in _rotated(case.contestants, number):
+            outcome = outcomes[contestant.name]
+            if "skipped" not in outcome and "error" not in outcome:
+                _turn(case, contestant, scale, directory, outcome)
+        say(f"{case.key}: round {number + 1} of {rounds}")
+    shutil.rmtree(directory / case.key, ignore_errors=True)
+    for name, outcome in outcomes.items():
+        if trouble := outcome.get("error") or outcome.get("skipped"):
+            say(f"{case.key}: {name}: {'failed' if 'error' in outcome else 'skipped'}: {trouble}")
+    return {"title": case.title, "sizes": dict(case.sizes[scale]), "contestants": outcomes}
+
+
+def environment() -> dict[str, str]:
+    """The children measure the trax that this process has: the checkout's only if it is the checkout's here."""
+    import trax
+
+    found = str(Path(trax.__file__).parent.parent)
+    paths = [found] if found == str(PROGRAM.parent.parent) else []
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)}
+
+
+def missing(contestant: Contestant) -> str:
+    """Which module it needs that isn't there."""
+    packages = dict.fromkeys(name.partition(".")[0] for name in contestant.needs)
+    absent = [name for name in packages if find_spec(name) is None]
+    return f"{' and '.join(absent)} not installed" if absent else ""
+
+
+def _rotated(contestants: Sequence[Contestant], by: int) -> list[Contestant]:
+    by %= len(contestants)
+    return [*contestants[by:], *contestants[:by]]
+
+
+def _turn(
+    case: Case, contestant: Contestant, scale: Scale, directory: Path, outcome: dict[str, Any], *, prepare: bool = False
+) -> None:
+    place = directory / case.key / contestant.name.replace("/", "-")
+    place.mkdir(parents=True, exist_ok=True)
+    if scale != "tiny":
+        os.sync()  # what earlier turns have not yet written is not to be waited for by this one's fsync
+    command = [sys.executable, str(PROGRAM), "child", case.key, contestant.name, scale, str(place)]
+    command.append("prepare" if prepare else "run")
+    try:
+        done = subprocess.run(
+            command, env=environment(), capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        outcome["error"] = f"it was not done after {TIMEOUT_S:,} s"
+    else:
+        _take(done, outcome, prepare=prepare)
+    if contestant.prepare is None:
+        shutil.rmtree(place)
+
+
+def _take(done: subprocess.CompletedProcess[str], outcome: dict[str, Any], *, prepare: bool) -> None:
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        outcome["error"] = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
+        return
+    said = json.loads(done.stdout.splitlines()[-1])
+    if "skipped" in said:
+        outcome["skipped"] = said["skipped"]
+    elif not prepare:
+        outcome["rounds"].append({key: float(f"{value:.6g}") for key, value in said["figures"].items()})
