@@ -21,7 +21,7 @@ import pytest
 from tests.counting import count
 from tests.surviving import NOT_HERE
 
-SHUTDOWNS = int(os.environ.get("TRAX_SHUTDOWNS", "4"))
+SHUTDOWNS = int(os.environ.get("TRAX_SHUTDOWNS", "5"))
 SEED = os.environ.get("TRAX_SEED", "20261121")
 KINDS = ["ext4", "xfs", "btrfs"]
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,7 +95,7 @@ def test_what_was_acknowledged_survives_the_crash_of_a_file_system(start: Start,
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_full_file_system_costs_nothing_acknowledged(start: Start, kind: str) -> None:
-    run(start("fill", kind, max(1, SHUTDOWNS // 4)))
+    run(start("fill", kind, max(1, SHUTDOWNS // 5)))
 
 
 def test_a_trial_that_is_killed_leaves_nothing_mounted(start: Start, tmp_path: Path) -> None:
