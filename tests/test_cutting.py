@@ -208,14 +208,14 @@ def test_whose_code_it_is() -> None:
     assert not is_own_code("<frozen os>") and not is_own_code("<string>")
 
 
-class Callable:
+class CallableJob:
     def __call__(self, directory: str) -> None: ...
 
     def method(self, directory: str) -> None: ...
 
 
 def test_the_file_of_a_job() -> None:
-    jobs: list[Any] = [append, functools.partial(append, []), Callable(), Callable().method, lambda directory: None]
+    jobs: list[Any] = [append, functools.partial(append, []), CallableJob(), CallableJob().method, lambda directory: None]
     assert {file_of(job) for job in jobs} == {__file__}
     assert file_of(len) is None
 

@@ -242,8 +242,8 @@ class _Trial:
         options += "" if self._order.every == "commit" else f", every={self._order.every!r}"
         lines = [f"the job was {ended}, and when it was resumed it {reasons[found.end]}."]
         for place in story:
-            lines += ["", f"It was {ended}", _indented(place)]
-        lines += ["", _listed(found.differences) if found.end == "whole" else found.text, ""]
+            lines += [f"It was {ended}", _indented(place)]
+        lines += [_listed(found.differences) if found.end == "whole" else found.text]
         lines += ["To repeat this alone:", _indented(f"crash_everywhere(job{options}{seed}, only={only!r})")]
         return ResumeError("\n".join(lines), reason=found.end, only=only)
 

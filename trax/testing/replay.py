@@ -140,13 +140,18 @@ class _Log:
                 watch.step(sequence, untouched, state)
             return state
 
+        __tracebackhide__ = True
         try:
             return self._store.recover(self.name, replay_log=replay)
+        except ReplayDiffersError as error:
+            del error.__notes__  # recover() has noted the sequence, which the message names already
+            raise error.with_traceback(None) from error.__cause__
         except ReplayError as error:
             raise self.error(error.message, sequence=error.sequence, reason=error.reason) from error
 
     def check_history(self, history: Mapping[int, Any]) -> int:
         """Compare with the states on the way; with how many."""
+        __tracebackhide__ = True
         common = [sequence for sequence in self.sequences if sequence in history]
         if history and not common:
             text = (
