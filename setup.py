@@ -18,6 +18,7 @@ EXTRAS = {
     "numpy": ["numpy>=1.26"],
     "cli": ["rich>=13.7"],
     "fast": ["isal>=1.6", "msgspec>=0.18.6"],
+    "yaml": ["PyYAML>=6.0"],
 }
 EXTRAS["all"] = sorted({requirement for requirements in EXTRAS.values() for requirement in requirements})
 
@@ -33,6 +34,7 @@ TOOLS = {
         *EXTRAS["numpy"],
         *EXTRAS["cli"],
         *EXTRAS["fast"],
+        *EXTRAS["yaml"],
     ],
     "lint": [
         "ruff>=0.9",
@@ -41,8 +43,9 @@ TOOLS = {
         *EXTRAS["numpy"],
         *EXTRAS["cli"],
         *EXTRAS["fast"],
+        *EXTRAS["yaml"],
     ],
-    "docs": ["sphinx>=8.0", "furo", *EXTRAS["numpy"]],
+    "docs": ["sphinx>=8.0", "furo", *EXTRAS["numpy"], *EXTRAS["yaml"]],
     # What `make bench` measures trax against; what can't be installed is left out of the comparison.
     "bench": [
         "ZODB>=6.0",
