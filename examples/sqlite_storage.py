@@ -57,6 +57,7 @@ class SQLiteStorage:
 
     def records(self, batch: Batch) -> Mapping[str, Any]:
         with self._lock, Transaction(self._connection) as run:
+            self._expect(run, batch.sequence)
             ((text,),) = run("SELECT records FROM batches WHERE stream = ?", self._stream)
         records: Mapping[str, Any] = json.loads(text)
         return records

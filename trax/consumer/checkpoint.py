@@ -10,6 +10,7 @@ it is saved: a full disk is no failure of the record.
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 from collections.abc import Iterable, Mapping
@@ -76,7 +77,8 @@ class Checkpoint:
         self._history_batches = history_batches
         self._storage = LocalStorage(where, stream) if isinstance(where, str | os.PathLike | Trax) else where
         self._progress = Progress(self._storage, self.clock, max_attempts)
-        self._records: dict[str, Any] = {}
+        self._records: Mapping[str, Any] = {}
+        self._records_of = 0  # the batch, by its sequence
         self._unsaved: dict[str, tuple[Tracker, Make, Any]] = {}
         try:
             self.refresh()
@@ -137,9 +139,9 @@ class Checkpoint:
         with self._progress.monitor:
             self.tracker(record_id)
             batch = self._progress.batch
-            if record_id not in self._records and batch is not None:
-                self._records = dict(self._storage.records(batch))
-            return self._records.pop(record_id)
+            if batch is not None and batch.sequence != self._records_of:
+                self._records, self._records_of = self._storage.records(batch), batch.sequence
+            return copy.deepcopy(self._records[record_id])
 
     # A batch, and the way of its records
 
@@ -159,7 +161,6 @@ class Checkpoint:
             past = past[max(0, len(past) - self._history_batches) :]
             sequence = 1 if self._progress.batch is None else self._progress.batch.sequence + 1
             batch = Batch(sequence, self.pointer, next_pointer, self.clock.now(), tuple(by_id), tuple(past))
-            self._records = {}
             return self._progress.begin(batch, by_id)
 
     def claim(self, token: str) -> Tracker | None:

@@ -25,7 +25,7 @@ from trax.consumer.background import hearing, repeating
 from trax.consumer.checkpoint import REFUSED, Checkpoint
 from trax.consumer.storage import Summary
 from trax.consumer.tracker import Status, Tracker
-from trax.errors import ExhaustedError, InvalidArgumentError
+from trax.errors import ConflictError, ExhaustedError, InvalidArgumentError, UnknownRecordError
 
 logger = logging.getLogger("trax")
 
@@ -164,6 +164,8 @@ class Consumer(ABC):
         if self._stopping:
             return None
         self.checkpoint.save_outcomes()
+        if self.checkpoint.shared:
+            self.checkpoint.refresh()
         self._check_order(self.checkpoint.trackers() if self.ordered else [])
         if self.checkpoint.finished and not self._begin():
             return None
@@ -176,10 +178,6 @@ class Consumer(ABC):
 
     def _begin(self) -> bool:
         """Fetch the next batch; whether there is one to work on."""
-        if self.checkpoint.shared:
-            self.checkpoint.refresh()
-            if not self.checkpoint.finished:
-                return True
         if self.checkpoint.ended:
             return False
         pointer = self.checkpoint.pointer
@@ -221,10 +219,13 @@ class Consumer(ABC):
             self.checkpoint.let_go(token)
 
     def _attempt(self, claimed: Tracker) -> None:
-        record = self.checkpoint.record(claimed.record_id)
-        changed = self._try(claimed, record)
+        try:
+            record = self.checkpoint.record(claimed.record_id)
+            changed = self._try(claimed, record)
+        except (ConflictError, UnknownRecordError):  # others have brought the batch to its end
+            changed = None
         if changed is None:
-            logger.warning("the lease of the record %r was lost: another process has it now", claimed.record_id)
+            logger.warning("the lease of the record %r ran out, and another process has it", claimed.record_id)
             return
         self.on_record(record, changed)
         self._check_order([changed])

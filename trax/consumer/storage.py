@@ -101,7 +101,10 @@ class Storage(Protocol):
         """
 
     def records(self, batch: Batch) -> Mapping[str, Any]:
-        """The records of the batch, by id: the caller's own, made anew by each call."""
+        """The records of the batch, by id: the caller's own, made anew by each call.
+
+        ConflictError, or the records all the same, if it is no longer the batch that is stored.
+        """
 
     def save(self, tracker: Tracker, effect: Any = None) -> None:
         """Save one tracker, and make true what ``process`` has given to :class:`~trax.consumer.Effect`, in one commit.
