@@ -39,6 +39,7 @@ def describe(directory: Path) -> dict[str, str]:
         "Python": f"{platform.python_implementation()} {platform.python_version()}, {platform.python_compiler()}",
         "kernel": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
+        "load before": f"{os.getloadavg()[0]:.1f} processes wanted a core, in the minute before the run",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "file system": file_system(directory),
         "SQLite": sqlite3.sqlite_version,

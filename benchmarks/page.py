@@ -20,8 +20,8 @@ from benchmarks.text import bar_rows, left_out, required, rows, with_unit
 PART = re.compile(r"^\.\. begin (?P<key>\S+)\n.*?^\.\. end (?P=key)$", re.MULTILINE | re.DOTALL)
 SCALES: Mapping[Scale, str] = {
     "full": "the full run",
-    "quick": "a quick run, much smaller than the full one: the figures vary",
-    "tiny": "a run that only shows that the program works: the figures mean nothing",
+    "quick": "a quick run, much smaller than the full one, whose figures vary",
+    "tiny": "a run that only shows that the program works, and whose figures mean nothing",
 }
 
 
@@ -50,7 +50,8 @@ def _part(key: str, parts: Mapping[str, str]) -> str:
 def run_part(data: dict[str, Any]) -> str:
     """When, where, with what, and the command that repeats it."""
     scale = SCALES[data["scale"]]
-    lines = [f"This is {scale}, with {data['rounds']} rounds, made with ::", "", f"    {data['command']}", ""]
+    rounds = "one round" if data["rounds"] == 1 else f"{data['rounds']} rounds"
+    lines = [f"This is {scale}. It took {rounds} of ::", "", f"    {data['command']}", ""]
     return "\n".join([*lines, *simple_table([["", "what it ran on"], *map(list, data["machine"].items())])])
 
 
@@ -71,7 +72,8 @@ def bars_part(results: Mapping[str, CaseResults]) -> str:
 def _one_line(key: str, verdict: Verdict) -> str:
     bar = verdict.bar
     reached = "" if verdict.value is None else f"; reached: {with_unit(verdict.value, bar.unit)}"
-    return f"{key}: {bar.text}: {required(bar)}{reached}"
+    wanted = required(bar)
+    return f"{key}: {bar.text}{': ' if wanted else ''}{wanted}{reached}"
 
 
 def case_part(results: CaseResults, picture: str) -> str:

@@ -73,6 +73,8 @@ def required(bar: Bar) -> str:
 
 
 def with_unit(value: float | None, unit: str) -> str:
+    if value is not None and unit == "bytes":
+        value, unit = value / 2**20, "MiB"
     return number(value) if value is None or not unit else f"{number(value)} {unit}"
 
 

@@ -84,8 +84,8 @@ APPEND = Figure("append", "append", "µs a record", higher_is_better=False)
 OPEN = Figure("open", "open", "ms", higher_is_better=False)
 RECOVER = Figure("recover", "recover", "µs a record", higher_is_better=False)
 RECORDS = Figure("records", "records", "")
-LOG_BYTES = Figure("log_bytes", "log", "bytes", higher_is_better=False)
-LEFT_BYTES = Figure("left_bytes", "after a checkpoint", "bytes", higher_is_better=False)
+LOG_BYTES = Figure("log_bytes", "bytes of log", "bytes", higher_is_better=False)
+LEFT_BYTES = Figure("left_bytes", "bytes after a checkpoint", "bytes", higher_is_better=False)
 SHARES = {"n / 1000": 0.001, "n / 100": 0.01, "n / 10": 0.1, "n": 1.0}
 
 
