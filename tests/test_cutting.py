@@ -215,7 +215,8 @@ class CallableJob:
 
 
 def test_the_file_of_a_job() -> None:
-    jobs: list[Any] = [append, functools.partial(append, []), CallableJob(), CallableJob().method, lambda directory: None]
+    made = functools.partial(append, [])
+    jobs: list[Any] = [append, made, CallableJob(), CallableJob().method, lambda directory: None]
     assert {file_of(job) for job in jobs} == {__file__}
     assert file_of(len) is None
 
