@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 SyncPolicy = Literal["always", "interval", "os"]
 
-_RUN_RECORDS = 128  # a run becomes one frame; with more records in it, reading back would not be any faster
+_RUN_RECORDS = 1024  # a run becomes one frame, and with many names each has to have enough entries in it
 _RUN_ENTRY_BYTES = 1 << 16  # a larger record is not worth holding back
 _PATIENCE_S = 0.25
 _RETURN_S = 50e-6  # what a thread that was let go takes to log its next record, when it does nothing else

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from operator import length_hint
 from typing import Any
 
 from trax.codecs.base import Codec
 from trax.errors import CorruptionError, ReplayError
 from trax.storage.base import Entries, Stored, View
+
+_MANY_ENTRIES = 64
+_MANY_BYTES = 1 << 15
+_TOGETHER = 128
 
 ReplayLog = Callable[[Any, Any], Any]
 """``replay_log(state, entry) -> state``: what one entry makes of a state."""
@@ -20,7 +25,10 @@ def last_wins(state: Any, entry: Any) -> Any:
 
 
 class Fold:
-    """The state of one name while the log is passed over."""
+    """The state of one name while the log is passed over; ``finish`` folds what was held back.
+
+    Few entries at a time are held back until they are many: decoding them together is several times as fast.
+    """
 
     def __init__(self, name: str, state: Any, replay_log: ReplayLog, codec: Codec, path: str) -> None:
         self.name = name
@@ -28,9 +36,28 @@ class Fold:
         self._replay_log = replay_log
         self._codec = codec
         self._path = path
+        self._held: list[Entries] = []
+        self._held_entries = 0
+        self._held_bytes = 0
 
     def add(self, entries: Entries) -> None:
-        """Fold some entries. What the callback raises goes on as it is, with a note that names the record."""
+        """Fold some entries, or hold them back for a while.
+
+        What the callback raises goes on as it is, with a note that names the record.
+        """
+        self._held.append(entries)
+        self._held_entries += len(entries.lengths)
+        self._held_bytes += len(entries.data)
+        if self._held_entries >= _MANY_ENTRIES or self._held_bytes >= _MANY_BYTES:
+            self.finish()
+
+    def finish(self) -> None:
+        """Fold everything that was added."""
+        held, self._held, self._held_entries, self._held_bytes = self._held, [], 0, 0
+        for entries in _in_parts(held[0] if len(held) == 1 else _joined(held)) if held else ():
+            self._fold(entries)
+
+    def _fold(self, entries: Entries) -> None:
         state, replay_log = self.state, self._replay_log
         remaining = iter(decode_entries(self._codec, entries, self._path))
         try:
@@ -55,6 +82,26 @@ class Fold:
             f"too)."
         )
         return ReplayError(text, path=self._path, sequence=sequence, reason="replay_log returned None")
+
+
+def _joined(held: Sequence[Entries]) -> Entries:
+    sequences = [*chain.from_iterable(entries.sequences for entries in held)]
+    lengths = [*chain.from_iterable(entries.lengths for entries in held)]
+    return Entries(held[0].name, sequences, b"".join(entries.data for entries in held), lengths)
+
+
+def _in_parts(entries: Entries) -> Iterator[Entries]:
+    """At most _TOGETHER entries each: with more new objects at once the garbage collector takes its share."""
+    name, sequences, data, lengths = entries
+    if len(lengths) <= _TOGETHER:
+        yield entries
+        return
+    start = 0
+    for first in range(0, len(lengths), _TOGETHER):
+        part = lengths[first : first + _TOGETHER]
+        end = start + sum(part)
+        yield Entries(name, sequences[first : first + _TOGETHER], data[start:end], part)
+        start = end
 
 
 def decode_entries(codec: Codec, entries: Entries, path: str) -> list[Any]:

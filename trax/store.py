@@ -266,6 +266,8 @@ class Trax:
                 after[name] = stored.cut
             for entries in view.entries(after, _MAX_SEQUENCE if at is None else at):
                 folds[entries.name].add(entries)
+        for fold in folds.values():
+            fold.finish()
         return {name: fold.state for name, fold in folds.items()}
 
     def entries(self, name: str, *, after: int | None = None) -> Iterator[tuple[int, Any]]:

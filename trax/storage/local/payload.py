@@ -10,7 +10,8 @@ import json
 import struct
 from array import array
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
+from operator import ge
 
 from trax.storage.base import Entries, Record
 
@@ -101,18 +102,17 @@ def unpack_sections(payload: bytes, sequences: Sequence[int]) -> Iterator[Entrie
             raise MalformedPayloadError("a section's header is cut off")
         name_bytes, flags, count, data_bytes = _SECTION.unpack_from(payload, position)
         position += _SECTION.size
-        table_bytes = _RECORD_COUNT_BYTES * count * (1 if flags & _IN_EVERY_RECORD else 2)
+        in_every = flags & _IN_EVERY_RECORD
+        table_bytes = _RECORD_COUNT_BYTES * count * (1 if in_every else 2)
         end = position + name_bytes + table_bytes + data_bytes
         if end > len(payload) or not 0 < count <= len(sequences):
             raise MalformedPayloadError("a section is longer than its frame")
         name = _decode_name(payload[position : position + name_bytes])
         position += name_bytes
-        own: Sequence[int] = sequences
-        if not flags & _IN_EVERY_RECORD:
-            own = _pick(sequences, struct.unpack_from(f"<{count}I", payload, position))
-            position += _RECORD_COUNT_BYTES * count
-        lengths = struct.unpack_from(f"<{count}I", payload, position)
-        position += _RECORD_COUNT_BYTES * count
+        table = struct.unpack_from(f"<{table_bytes // _RECORD_COUNT_BYTES}I", payload, position)
+        position += table_bytes
+        own = sequences if in_every else _pick(sequences, table[:count])
+        lengths = table if in_every else table[count:]
         if sum(lengths) != data_bytes or len(own) != count:
             raise MalformedPayloadError("a section's lengths do not add up")
         yield Entries(name, own, payload[position:end], lengths)
@@ -127,7 +127,7 @@ def _decode_name(data: bytes) -> str:
 
 
 def _pick(sequences: Sequence[int], indices: Sequence[int]) -> Sequence[int]:
-    if indices[-1] >= len(sequences) or any(a >= b for a, b in pairwise(indices)):
+    if indices[-1] >= len(sequences) or any(map(ge, indices, islice(indices, 1, None))):
         raise MalformedPayloadError("a section names records that its frame does not have")
     return [sequences[index] for index in indices]
 
