@@ -36,6 +36,8 @@ import trax
 THREADS = 4
 PATIENCE = 6
 """After so many errors a thread gives up, even if the store does not."""
+MIXTURES = [(60, 12, 6, 8, 8, 6), (800, 150, 2, 3, 3, 2)]
+"""How often the calls of a thread are made. Where all others are rare, none syncs by chance what a log() has not."""
 
 
 def fold(state: list[Any], entry: Any) -> list[Any]:
@@ -67,6 +69,7 @@ class Thread:
     ledger: int
     dice: random.Random
     padding_bytes: int
+    mixture: tuple[int, ...]
     state: list[int]
     errors: list[trax.TraxError] = field(default_factory=list)
     background: tuple[int, Future[int]] | None = None
@@ -76,7 +79,7 @@ class Thread:
         while len(self.errors) < PATIENCE:
             try:
                 self.look_at_background()
-                self.dice.choices(calls, (60, 12, 6, 8, 8, 6))[0]()
+                self.dice.choices(calls, self.mixture)[0]()
             except trax.TraxError as error:
                 self.errors.append(error)
                 self.say("?", kind_of(error), repr(str(error)))
@@ -172,11 +175,12 @@ def run_thread(thread: Thread) -> None:
 
 def work(store: trax.Trax, *, sync: str, ledger: str, seed: str, padding_bytes: int) -> None:
     threads = []
+    mixture = random.Random(seed).choice(MIXTURES)
     for number in range(THREADS):
         fd = os.open(Path(ledger, str(number)), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         dice = random.Random(f"{seed}-{number}")
         state = store.recover(f"own{number}", list, fold)
-        threads.append(Thread(store, sync == "always", number, fd, dice, padding_bytes, state))
+        threads.append(Thread(store, sync == "always", number, fd, dice, padding_bytes, mixture, state))
     running = [threading.Thread(target=run_thread, args=(thread,), daemon=True) for thread in threads]
     for one in running:
         one.start()
