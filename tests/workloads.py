@@ -15,9 +15,9 @@ from trax.testing.recording import RecordingFileSystem
 class Workload(Job):
     """Calls on a store, noted in the recording before and after each."""
 
-    def play(self, calls: Callable[[Workload], None]) -> RecordingFileSystem:
+    def play(self, calls: Callable[[Workload], None], fs: RecordingFileSystem | None = None) -> RecordingFileSystem:
         """Run it on a new store; the recording."""
-        self.fs = RecordingFileSystem(self.path.parent)
+        self.fs = fs or RecordingFileSystem(self.path.parent)
         self._note(self.fs)
         with without_chance("first life"):
             self.open()
@@ -211,9 +211,13 @@ WORKLOADS = [
 
 
 def record(
-    calls: Callable[[Workload], None], root: Path, sync: str, codec: str
+    calls: Callable[[Workload], None],
+    root: Path,
+    sync: str,
+    codec: str = "msgpack",
+    make_fs: Callable[[Path], RecordingFileSystem] = RecordingFileSystem,
 ) -> tuple[Workload, RecordingFileSystem]:
     """Play it below a new directory, in a store named ``store``."""
     root.mkdir(parents=True)
     job = Workload(root / "store", random.Random(0), sync, 2 if calls is rotate_kept else 1, codec)
-    return job, job.play(calls)
+    return job, job.play(calls, make_fs(root))
