@@ -1,1 +1,1 @@
-"""Drop-in faces of earlier libraries, each under its own name."""
+"""Faces of earlier libraries on the machinery of trax: their users change an import, and keep their files."""
