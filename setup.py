@@ -48,6 +48,7 @@ TOOLS = {
     "docs": ["sphinx>=8.0", "furo", *EXTRAS["numpy"], *EXTRAS["yaml"]],
     # What `make bench` measures trax against; what can't be installed is left out of the comparison.
     "bench": [
+        *EXTRAS["fast"],
         "ZODB>=6.0",
         "diskcache>=5.6",
         "h5py>=3.11",
