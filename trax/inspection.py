@@ -185,7 +185,7 @@ def _moved_on(fs: FileSystem, layout: Layout, snapshot: Snapshot, problems: list
 def _verify(fs: FileSystem, layout: Layout, snapshot: Snapshot, found: Verification) -> None:
     found.snapshots = 1
     found.names = len(stored_names(snapshot.names))
-    blobs = snapshot.blobs()
+    blobs = snapshot.blobs
     for reference in snapshot.kept:
         blobs |= _verify_kept(fs, layout, snapshot, reference, found)
     for blob in sorted(blobs):
@@ -211,14 +211,14 @@ def _verify_is_latest(fs: FileSystem, layout: Layout, snapshot: Snapshot, found:
 
 def _verify_kept(
     fs: FileSystem, layout: Layout, snapshot: Snapshot, reference: KeptReference, found: Verification
-) -> set[BlobReference]:
+) -> frozenset[BlobReference]:
     try:
         kept = load_kept(fs, layout, snapshot.store_id, reference)
     except TraxError as error:
         found.problems.append(error)
-        return set()
+        return frozenset()
     found.snapshots += 1
-    return kept.blobs()
+    return kept.blobs
 
 
 def _verify_blob(fs: FileSystem, layout: Layout, snapshot: Snapshot, blob: BlobReference, found: Verification) -> None:
@@ -287,14 +287,14 @@ class LogScan:
 
 
 def _describe_snapshots(fs: FileSystem, layout: Layout, info: StoreInfo) -> None:
-    blobs = info.snapshot.blobs()
+    blobs = info.snapshot.blobs
     for reference in info.snapshot.kept:
         try:
             kept = load_kept(fs, layout, info.snapshot.store_id, reference)
         except TraxError as error:
             info.problems.append(error)
             continue
-        blobs |= kept.blobs()
+        blobs |= kept.blobs
         info.snapshots.append(SnapshotInfo(kept.sequence, kept.created, stored_names(kept.names)))
     current = info.snapshot
     info.snapshots.append(SnapshotInfo(current.sequence, current.created, stored_names(current.names)))

@@ -23,14 +23,11 @@ class Floors:
     """Name to the highest sequence that no snapshot needs any more."""
 
     def __init__(self, current: Mapping[str, Stored], kept: Iterable[Mapping[str, Stored]]) -> None:
-        self._floors = {name: stored.cut for name, stored in current.items()}
-        for names in kept:
-            for name, stored in names.items():
-                # A name that only an older snapshot holds was deleted, and its marker pruned: that one still needs it.
-                self._floors[name] = min(self._floors.get(name, stored.cut), stored.cut)
+        self._snapshots = [current, *kept]
 
     def __getitem__(self, name: str) -> int:
-        return self._floors.get(name, 0)
+        # A name that only an older snapshot holds was deleted, and its marker pruned: that one still needs it.
+        return min((names[name].cut for names in self._snapshots if name in names), default=0)
 
     def needs(self, summary: Summary) -> bool:
         return any(last > self[name] for name, last in summary.last_sequence.items())

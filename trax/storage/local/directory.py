@@ -158,9 +158,8 @@ class LocalStorage:
 
     def discard(self, values: Iterable[BlobReference]) -> None:
         snapshot, kept, _, _ = self._state
-        named = blobs_of(snapshot, kept)
         for reference in values:
-            if reference not in named and not self._closed and not self._commit_point.unsettled:
+            if reference not in blobs_of(snapshot, kept) and not self._closed and not self._commit_point.unsettled:
                 self._remove(self._layout.blob(reference.number))
 
     def publish(self, names: Mapping[str, Stored], sequence: int, ahead: Sequence[tuple[int, Commit]] = ()) -> None:

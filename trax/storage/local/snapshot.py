@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import msgpack
@@ -63,8 +64,9 @@ class Snapshot:
     kept: tuple[KeptReference, ...] = ()
     names: Mapping[str, Stored] = field(default_factory=dict)
 
-    def blobs(self) -> set[BlobReference]:
-        return {stored.value for stored in self.names.values() if isinstance(stored.value, BlobReference)}
+    @cached_property
+    def blobs(self) -> frozenset[BlobReference]:
+        return frozenset(stored.value for stored in self.names.values() if isinstance(stored.value, BlobReference))
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:

@@ -54,8 +54,8 @@ def no_longer_named(layout: Layout, old: State, new: State) -> Iterator[str]:
         yield layout.kept_snapshot(kept)
 
 
-def blobs_of(snapshot: Snapshot, kept: Iterable[Snapshot]) -> set[BlobReference]:
-    return snapshot.blobs().union(*(one.blobs() for one in kept))
+def blobs_of(snapshot: Snapshot, kept: Iterable[Snapshot]) -> frozenset[BlobReference]:
+    return snapshot.blobs.union(*(one.blobs for one in kept))
 
 
 def segment_numbers_of(snapshot: Snapshot) -> set[int]:
