@@ -6,6 +6,7 @@ a store after a crash is recorded and crashed as well.
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import shutil
@@ -20,16 +21,18 @@ import trax
 from tests.counting import count
 from tests.crashing import MEMORY, Job, Model, Search, judge, make_small, without_chance
 from tests.workloads import WORKLOADS, Workload, create, record
+from trax import interchange
 from trax.errors import MissingFileError
 from trax.inspection import verify_store
 from trax.repair import Repair
-from trax.testing.disks import crash_images
+from trax.storage.local import directory
+from trax.testing.disks import crash_images, moments
 from trax.testing.recording import RecordingFileSystem
 
 SEED = os.environ.get("TRAX_SEED", "20261121")
 RUNS = int(os.environ.get("TRAX_CRASH_RUNS", "1"))
 LIMIT = int(os.environ.get("TRAX_CRASH_LIMIT", "80"))
-DEEP = float(os.environ.get("TRAX_CRASH_DEEP", "0.01"))
+DEEP = int(os.environ.get("TRAX_CRASH_DEEP", "2"))
 SEEN: set[int] = set()
 """States of the disk with what was asked of them: one that comes up again is neither tried nor counted again."""
 
@@ -55,7 +58,8 @@ def test_every_state_that_a_power_loss_may_leave_is_one_that_the_store_had(
     dice = random.Random(f"{SEED}-{calls.__name__}-{sync}")
     # What is lost of the file "lock" multiplies every other state by seven, and nobody reads it: once is enough.
     settled = () if calls is create else ("store/lock",)
-    search = Search(memory / "crash", dice, samples=LIMIT // 2, limit=LIMIT, deep=DEEP, settled=settled, seen=SEEN)
+    states = sum(min(outcomes.count, LIMIT) for _, outcomes in moments(fs.start, fs.operations, settled=settled))
+    search = Search(memory / "crash", dice, LIMIT // 2, LIMIT, deep=DEEP / states, settled=settled, seen=SEEN)
     search.everywhere(fs, "store", Model().demand)
     kind = "power loss, fixed jobs" if search.sampled_moments else "power loss, every state of fixed jobs"
     count(kind, search.tried)
@@ -112,6 +116,23 @@ def damage(path: Path, offset: int) -> None:
     path.write_bytes(data)
 
 
+def distinct(
+    memory: Path, fs: RecordingFileSystem, *, after: int = 0, settled: tuple[str, ...] = ("store/lock",)
+) -> Iterator[tuple[int, bool, Path]]:
+    """Each state of the disk, laid out, with the number of operations done and whether "done" was noted by then."""
+    dice, tried = random.Random(SEED), set()
+    for done, image in crash_images(
+        fs.start, fs.operations, dice, LIMIT // 2, limit=LIMIT, after=after, settled=settled
+    ):
+        finished = any(operation.note == "done" for operation in fs.operations[:done])
+        if (key := hash((image.key(), finished))) not in tried:
+            tried.add(key)
+            shutil.rmtree(memory / "crash", ignore_errors=True)
+            (memory / "crash").mkdir()
+            image.lay_out(memory / "crash")
+            yield done, finished, memory / "crash"
+
+
 @pytest.mark.parametrize("what", ["log.00000001", "snapshot", "blobs/00000002", "kept/00000002"])
 def test_every_state_inside_a_repair_is_the_damaged_store_or_the_repaired_one(memory: Path, what: str) -> None:
     store = saved_and_logged(memory).path
@@ -122,26 +143,17 @@ def test_every_state_inside_a_repair_is_the_damaged_store_or_the_repaired_one(me
     with without_chance("repair"), Repair(store, fs=fs) as repair:
         assert repair.carry_out().ok
         fs.note("done")
-    expected = {name: list(entries) for name, entries in contents(store).items()}
-    crashed = memory / "crash" / "store"
-    tried = set()
-    for done, image in crash_images(
-        fs.start, fs.operations, random.Random(SEED), LIMIT // 2, limit=LIMIT, settled={"store/lock"}
-    ):
-        finished = any(operation.note == "done" for operation in fs.operations[:done])
-        if (key := hash((image.key(), finished))) in tried:
-            continue
-        tried.add(key)
-        shutil.rmtree(memory / "crash", ignore_errors=True)
-        (memory / "crash").mkdir()
-        image.lay_out(memory / "crash")
-        found = [str(problem).replace(str(crashed), str(store)) for problem in verify_store(crashed).problems]
+    expected = contents(store)
+    tried = 0
+    for done, finished, crash in distinct(memory, fs):
+        found = [str(one).replace(str(crash), str(store.parent)) for one in verify_store(crash / "store").problems]
         if found:
             assert found == problems and not finished, done
-            with Repair(crashed) as again:
+            with Repair(crash / "store") as again:
                 assert again.carry_out().ok
-        assert contents(crashed) == expected, done
-    count("power loss in a repair", len(tried))
+        assert contents(crash / "store") == expected, done
+        tried += 1
+    count("power loss in a repair", tried)
 
 
 def contents(path: Path) -> dict[str, list[tuple[int, object]]]:
@@ -154,36 +166,42 @@ def contents(path: Path) -> dict[str, list[tuple[int, object]]]:
 def test_every_state_inside_a_copy_leaves_the_store_and_no_half_of_a_copy(memory: Path, sync: str) -> None:
     job = saved_and_logged(memory, sync)
     fs = RecordingFileSystem(job.path.parent)
-    last = len(job.model.states) - 1
-    with without_chance("copy"), trax.Trax(job.path, sync=sync, fs=fs) as store:
+    with without_chance("copy"), trax.Trax(job.path, sync=sync, fs=fs) as store:  # type: ignore[arg-type]
         begins = len(fs.operations)
         store.copy_to(job.path.with_name("copy"))
         fs.note("done")
-    tried = set()
-    ends = 1 + next(n for n, operation in enumerate(fs.operations) if operation.note == "done")
-    for done, image in crash_images(
-        fs.start,
-        fs.operations[:ends],
-        random.Random(SEED),
-        LIMIT // 2,
-        limit=LIMIT,
-        after=begins,
-        settled={"store/lock"},
-    ):
-        if (key := hash((image.key(), done == ends))) in tried:
-            continue
-        tried.add(key)
-        shutil.rmtree(memory / "crash", ignore_errors=True)
-        (memory / "crash").mkdir()
-        image.lay_out(memory / "crash")
-        judge(memory / "crash" / "store", job.model, last, last)
-        if done == ends:
-            judge(memory / "crash" / "copy", job.model, last, last)
-            continue
+    last = len(job.model.states) - 1
+    tried = 0
+    for _, finished, crash in distinct(memory, fs, after=begins):
+        judge(crash / "store", job.model, last, last)
+        tried += 1
         try:
-            found = contents(memory / "crash" / "copy")
+            # Its snapshot comes last. Before that it is missing, or, beside nothing else, a place for a new store.
+            if not finished and not contents(crash / "copy"):
+                continue
         except MissingFileError:
-            continue  # its snapshot comes last
-        if found:
-            judge(memory / "crash" / "copy", job.model, last, last)
-    count("power loss in a copy", len(tried))
+            assert not finished
+            continue
+        judge(crash / "copy", job.model, last, last)
+    count("power loss in a copy", tried)
+
+
+def test_every_state_inside_an_import_is_no_store_or_all_of_it(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = saved_and_logged(memory)
+    exported = io.BytesIO()
+    interchange.export_store(job.path, exported)
+    expected = {name: entries[1:] for name, entries in contents(job.path).items()}
+    (memory / "import").mkdir()
+    fs = RecordingFileSystem(memory / "import")
+    with monkeypatch.context() as patch, without_chance("import"):
+        patch.setattr(interchange, "LocalFileSystem", lambda: fs)
+        patch.setattr(directory, "LocalFileSystem", lambda: fs)
+        interchange.import_store(io.BytesIO(exported.getvalue()), memory / "import" / "store")
+        fs.note("done")
+    tried = 0
+    lock = next(operation.path for operation in fs.operations if operation.path.endswith("/lock"))
+    for _, finished, crash in distinct(memory, fs, settled=(lock, "store/lock")):
+        tried += 1
+        if finished or (crash / "store").exists():
+            assert {name: entries[1:] for name, entries in contents(crash / "store").items()} == expected
+    count("power loss in an import", tried)
