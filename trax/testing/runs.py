@@ -190,10 +190,10 @@ def _whole(job: Job, order: Order, tell: Callable[[Run], None]) -> Run:
 def _begin_as_a_new_process() -> None:
     gc.freeze()  # what was there before belongs to the parent, and need not be gone through again
     warnings.simplefilter("ignore", TornTailWarning)  # after a crash it has to be expected
-    if "numpy" in sys.modules:
+    if "numpy.random" in sys.modules:
         # A fork inherits the state of NumPy's global generator. A new process would have seeded it anew, and a job that
         # does not seed it is not repeatable: that has to be seen.
-        sys.modules["numpy"].random.seed()
+        sys.modules["numpy.random"].seed()
 
 
 def _write_to(path: str) -> None:
