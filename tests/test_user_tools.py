@@ -24,6 +24,7 @@ from trax.testing import (
     NothingToCheckError,
     ResumeError,
     crash_everywhere,
+    runs,
 )
 
 SEED = os.environ.get("TRAX_SEED", "20261121")
@@ -195,6 +196,13 @@ def test_a_point_that_does_not_exist_is_an_error() -> None:
 def test_an_option_that_means_nothing_is_an_error(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError):
         crash_everywhere(jobs.good, **options)
+
+
+def test_a_job_that_is_stopped_hangs_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread of it can say where."""
+    monkeypatch.setattr(runs, "_GRACE_S", 0.5)
+    with pytest.raises(JobError, match=r"does not end within 0.5 seconds(?s:.*)does not even say where"):
+        crash_everywhere(lambda directory: os.kill(os.getpid(), signal.SIGSTOP), timeout_s=0.5)
 
 
 def test_a_script_that_ends_with_sys_exit_has_ended_well() -> None:

@@ -81,19 +81,18 @@ def run(job: Job, order: Order, start_method: Literal["fork", "spawn"]) -> Run:
         process.start()
     sending.close()
     try:
-        wait([receiving, process.sentinel], order.timeout_s + _GRACE_S)
+        ended = wait([receiving, process.sentinel], order.timeout_s + _GRACE_S)
         if receiving.poll():
             with suppress(EOFError):  # it died without a word
                 found: Run = receiving.recv()
                 return found
-        process.join(_GRACE_S)
-        if process.exitcode is None:
-            return Run("hung", "It does not even say where.\n" + _tail(order.output))
-        return Run("died", f"{_exit(process.exitcode)}\n{_tail(order.output)}".rstrip())
     finally:
-        _end(process.pid)
+        _end(process.pid)  # before it is waited for: until then, its number can't be another process's
         process.join()
         receiving.close()
+    if not ended:
+        return Run("hung", f"It does not even say where.\n{_tail(order.output)}".rstrip())
+    return Run("died", f"{_exit(process.exitcode or 0)}\n{_tail(order.output)}".rstrip())
 
 
 def _end(pid: int | None) -> None:
