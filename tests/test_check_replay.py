@@ -78,6 +78,19 @@ def test_the_place_and_the_entries_that_change_it_are_named(store: trax.Trax) ->
     assert error.sequence == 5
 
 
+def test_a_container_that_is_changed_in_place_is_followed(store: trax.Trax) -> None:
+    def see(state: dict[str, set[int]], number: int) -> dict[str, set[int]]:
+        state["seen"].add(number)
+        return state
+
+    store.recover("state", lambda: {"seen": set()}, see)
+    for number in (7, 7, 8):
+        store.log(state=number)
+    error = failure(store, "state", see, {"seen": {7}})
+    assert "state['seen']: lacks 8 live, has 8 recovered" in str(error)
+    assert "is changed at 2, 4; the last of these entries is 8." in str(error)
+
+
 def test_a_change_that_was_not_logged_is_told_apart(store: trax.Trax) -> None:
     state = live(store)
     state["accepted"] = 3

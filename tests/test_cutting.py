@@ -92,6 +92,7 @@ def lose_power(tmp_path: Path, *, sync: str = "os", seed: str = "1", variant: in
         store.log(numbers=number)
         if number == 9:
             store.sync()
+            (tmp_path / "results.txt").write_text("the job's own, and new")
     fs.lose_power(seed, variant)
     kill(store)
     with warnings.catch_warnings():
@@ -106,7 +107,7 @@ def test_a_power_loss_takes_what_was_not_synced_and_nothing_else(tmp_path: Path)
     (tmp_path / "results.txt").write_text("the job's own")
     assert lose_power(tmp_path) == list(range(10))
     assert lose_power(tmp_path, sync="always") == list(range(20))
-    assert (tmp_path / "results.txt").read_text() == "the job's own"
+    assert (tmp_path / "results.txt").read_text() == "the job's own, and new"
 
 
 def test_other_variants_lose_a_part_of_it_as_the_seed_decides(tmp_path: Path) -> None:
@@ -163,6 +164,7 @@ def test_stores_elsewhere_can_be_read_and_not_written(tmp_path: Path) -> None:
     inside.mkdir()
     with trax.Trax(tmp_path / "input.trax") as store:
         store.checkpoint(a=1)
+    lock = (tmp_path / "input.trax" / "lock").read_bytes()
     for kind in (KillingFileSystem, PowerLossFileSystem):
         fs: Any = kind(str(inside), CrashPoints(0, cut, None), "commit")
         with trax.Trax(tmp_path / "input.trax", mode="r", fs=fs) as store:
@@ -170,6 +172,7 @@ def test_stores_elsewhere_can_be_read_and_not_written(tmp_path: Path) -> None:
         for path in ("input.trax", "output.trax", "inside-out.trax"):
             with pytest.raises(JobError, match="outside of the directory"):
                 trax.Trax(tmp_path / path, fs=fs)
+    assert (tmp_path / "input.trax" / "lock").read_bytes() == lock
 
 
 def test_a_store_that_is_given_no_file_system_asks_for_the_default_one(tmp_path: Path) -> None:
@@ -215,9 +218,14 @@ class CallableJob:
 
 
 def test_the_file_of_a_job() -> None:
-    made = functools.partial(append, [])
-    jobs: list[Any] = [append, made, CallableJob(), CallableJob().method, lambda directory: None]
-    assert {file_of(job) for job in jobs} == {__file__}
+    jobs: list[Any] = [
+        append,
+        functools.partial(append, []),
+        CallableJob(),
+        CallableJob().method,
+        lambda directory: None,
+    ]
+    assert {file_of(one) for one in jobs} == {__file__}
     assert file_of(len) is None
 
 

@@ -172,6 +172,19 @@ def test_the_same_is_no_difference() -> None:
         assert first_difference(one, other) is None
 
 
+@pytest.mark.skipif(np.finfo(np.longdouble).nmant != 63, reason="a long double has no padding here")
+def test_padding_is_not_compared() -> None:
+    one, other = np.ones(3, "longdouble"), np.ones(3, "longdouble")
+    other.view("u1")[10::16] = 7
+    assert first_difference(one, other) is None
+    other.view("u1")[9] = 7
+    assert first_difference(one, other) is not None
+    padded = np.dtype([("x", "i1"), ("y", "i4")], align=True)
+    one, other = np.zeros(2, padded), np.zeros(2, padded)
+    other.view("u1")[1] = 7
+    assert first_difference(one, other) is None
+
+
 def test_a_place_can_be_found_again() -> None:
     found = difference(Plain(a=[1, {"b": (2, 3)}]), with_title)
     assert found is None

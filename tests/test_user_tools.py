@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from trax.testing import (
     NothingToCheckError,
     ResumeError,
     crash_everywhere,
+    runs,
 )
 
 SEED = os.environ.get("TRAX_SEED", "20261121")
@@ -195,6 +198,13 @@ def test_an_option_that_means_nothing_is_an_error(options: dict[str, Any]) -> No
         crash_everywhere(jobs.good, **options)
 
 
+def test_a_job_that_is_stopped_hangs_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread of it can say where."""
+    monkeypatch.setattr(runs, "_GRACE_S", 0.5)
+    with pytest.raises(JobError, match=r"does not end within 0.5 seconds(?s:.*)does not even say where"):
+        crash_everywhere(lambda directory: os.kill(os.getpid(), signal.SIGSTOP), timeout_s=0.5)
+
+
 def test_a_script_that_ends_with_sys_exit_has_ended_well() -> None:
     def script(directory: str) -> None:
         jobs.good(directory)
@@ -217,6 +227,7 @@ def test_what_is_ignored_is_not_compared() -> None:
 
 def test_numpys_global_generator_is_not_inherited() -> None:
     numpy = pytest.importorskip("numpy")
+    numpy.random.random()  # loads it: from here on it has a state
 
     def job(directory: str) -> float:
         jobs.good(directory)
@@ -231,13 +242,48 @@ def test_processes_that_the_job_has_started_end_with_it(tmp_path: Path) -> None:
     reading, writing = os.pipe()
 
     def job(directory: str) -> None:
-        subprocess.Popen(["sleep", "600"], pass_fds=[writing])
+        subprocess.Popen(["sleep", "60"], pass_fds=[writing])
         jobs.good(directory)
 
     crash_everywhere(job, limit=1)
     os.close(writing)
-    assert os.read(reading, 1) == b"", "somebody still holds the other end"
+    ready, _, _ = select.select([reading], [], [], 20)
+    assert ready and os.read(reading, 1) == b"", "somebody still holds the other end"
     os.close(reading)
+
+
+def test_nothing_of_the_job_runs_after_the_kill() -> None:
+    def job(directory: str) -> list[str]:
+        witnesses = sorted(os.listdir(directory))
+        if "buffered" in witnesses:
+            witnesses.append(Path(directory, "buffered").read_text())
+        ended = False
+        atexit.register(lambda: ended or Path(directory, "atexit").touch())
+        buffered = open(os.path.join(directory, "buffered"), "w")  # noqa: SIM115
+        buffered.write("what was never flushed")
+        try:
+            jobs.good(directory)
+            ended = True
+        finally:
+            if not ended:
+                Path(directory, "finally").touch()
+        buffered.close()
+        os.unlink(buffered.name)
+        return [entry for entry in witnesses if entry not in ("buffered", "job.trax", "")]
+
+    assert crash_everywhere(job, limit=6).crashes == 6
+
+
+def test_a_store_that_the_job_leaves_open_is_closed_as_at_the_end_of_its_process() -> None:
+    kept: list[trax.Trax] = []
+
+    def job(directory: str) -> None:
+        kept.append(jobs.opened(directory, sync="os", buffer_bytes=10_000))
+        count = kept[-1].recover("count", lambda: 0)
+        for number in range(count, 3):
+            kept[-1].log(count=number + 1)
+
+    assert crash_everywhere(job).commits == 4
 
 
 def test_the_directories_stay_where_they_were_asked_for_when_something_is_found(tmp_path: Path) -> None:

@@ -81,19 +81,18 @@ def run(job: Job, order: Order, start_method: Literal["fork", "spawn"]) -> Run:
         process.start()
     sending.close()
     try:
-        wait([receiving, process.sentinel], order.timeout_s + _GRACE_S)
+        ended = wait([receiving, process.sentinel], order.timeout_s + _GRACE_S)
         if receiving.poll():
             with suppress(EOFError):  # it died without a word
                 found: Run = receiving.recv()
                 return found
-        process.join(_GRACE_S)
-        if process.exitcode is None:
-            return Run("hung", "It does not even say where.\n" + _tail(order.output))
-        return Run("died", f"{_exit(process.exitcode)}\n{_tail(order.output)}".rstrip())
     finally:
-        _end(process.pid)
+        _end(process.pid)  # before it is waited for: until then, its number can't be another process's
         process.join()
         receiving.close()
+    if not ended:
+        return Run("hung", f"It does not even say where.\n{_tail(order.output)}".rstrip())
+    return Run("died", f"{_exit(process.exitcode or 0)}\n{_tail(order.output)}".rstrip())
 
 
 def _end(pid: int | None) -> None:
@@ -190,10 +189,10 @@ def _whole(job: Job, order: Order, tell: Callable[[Run], None]) -> Run:
 def _begin_as_a_new_process() -> None:
     gc.freeze()  # what was there before belongs to the parent, and need not be gone through again
     warnings.simplefilter("ignore", TornTailWarning)  # after a crash it has to be expected
-    if "numpy" in sys.modules:
+    if "numpy.random" in sys.modules:
         # A fork inherits the state of NumPy's global generator. A new process would have seeded it anew, and a job that
         # does not seed it is not repeatable: that has to be seen.
-        sys.modules["numpy"].random.seed()
+        sys.modules["numpy.random"].seed()
 
 
 def _write_to(path: str) -> None:
