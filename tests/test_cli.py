@@ -145,7 +145,7 @@ def test_the_documentation_shows_what_is_printed(tmp_path: Path) -> None:
             checker = doctest.OutputChecker()
             assert checker.check_output(expected, printed, doctest.ELLIPSIS), (line_number, source, expected, printed)
             shown += 1
-    for command in ("info", "log", "verify", "export", "import", "repair", "unlock"):
+    for command in ("info", "log", "verify", "consumer", "export", "import", "repair", "unlock"):
         assert f"$ trax {command} " in page
     assert shown > 12
 
@@ -168,12 +168,12 @@ def steps_of(page: str) -> list[tuple[int, str, str | None]]:
 
 def test_looking_changes_nothing(path: Path) -> None:
     before = all_files(path)
-    for command in (["info"], ["info", "--json"], ["log"], ["log", "--json"], ["verify"], ["export"]):
+    for command in (["info"], ["info", "--json"], ["consumer"], ["log"], ["log", "--json"], ["verify"], ["export"]):
         assert run(*command, path).returncode == 0
     assert all_files(path) == before
 
 
-@pytest.mark.parametrize("command", ["info", "log", "verify", "export", "repair", "unlock"])
+@pytest.mark.parametrize("command", ["info", "log", "verify", "consumer", "export", "repair", "unlock"])
 def test_where_there_is_no_store_it_says_so_in_one_line_and_makes_none(command: str, tmp_path: Path) -> None:
     done = run(command, tmp_path / "nowhere")
     assert (done.returncode, done.stdout) == (1, "")

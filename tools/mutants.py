@@ -20,6 +20,13 @@ LOCAL = "trax/storage/local/"
 CRASH = "tests/test_crash.py"
 CORRUPTION = "tests/test_corruption.py"
 PITFALLS = "tests/test_pitfalls.py"
+CONSUMER = "trax/consumer/"
+UNISTREAM = "trax/compat/unistream/"
+CONSUMERS = tuple(
+    f"tests/consumer/test_{name}.py"
+    for name in ("pitfalls", "consumer", "storages", "threads", "signals", "unistream", "crash")
+)
+TIMEOUT_S = 1200
 
 
 class Mutant(NamedTuple):
@@ -71,6 +78,44 @@ MUTANTS = [
     Mutant("a failed sync is forgotten", "trax/commit.py", "        except TraxError as error:\n            self.finish(error)\n            self.check()", "        except TraxError as error:\n            raise"),
     Mutant("an older call may overwrite a newer one", "trax/publish.py", "            if self._newest.get(name, 0) > call:\n                continue\n", ""),
     Mutant("discard removes what was published", LOCAL + "directory.py", "            if reference not in named and not self._closed and not self._commit_point.unsettled:", "            if True:"),
+    Mutant("consumer: attempt is not counted by the claim", CONSUMER + "tracker.py", "status=Status.IN_PROGRESS, attempts=self.attempts + 1, lease=lease, due=None)", "status=Status.IN_PROGRESS, lease=lease, due=None)", CONSUMERS),
+    Mutant("consumer: attempts begin anew after a crash", CONSUMER + "tracker.py", "return replace(self, status=status, lease=None, errors=errors)", "return replace(self, status=status, lease=None, errors=errors, attempts=0)", CONSUMERS),
+    Mutant("consumer: a crashed attempt stays in progress", CONSUMER + "tracker.py", "status = Status.PENDING if self.status is Status.IN_PROGRESS else self.status", "status = self.status", CONSUMERS),
+    Mutant("consumer: no last attempt for what kills the process", CONSUMER + "progress.py", "            return tracker.within(self._max_attempts)", "            return tracker", CONSUMERS),
+    Mutant("consumer: no lease is respected", CONSUMER + "progress.py", "gone = self._storage.exclusive or tracker.lease.until <= self._clock.now()", "gone = True", CONSUMERS),
+    Mutant("consumer: the lease of a crashed process is respected", CONSUMER + "progress.py", "gone = self._storage.exclusive or tracker.lease.until <= self._clock.now()", "gone = tracker.lease.until <= self._clock.now()", CONSUMERS),
+    Mutant("consumer: whoever lost the lease may still say", CONSUMER + "checkpoint.py", "lambda tracker: make(tracker) if tracker.is_held_by(token) else None,", "make,", CONSUMERS),
+    Mutant("consumer: status, then records, in two commits", CONSUMER + "local.py", "        self._store.checkpoint({self._status: status, self._records: dict(records)})", "        self._store.checkpoint({self._status: status})\n        self._store.checkpoint({self._records: dict(records)})", CONSUMERS),
+    Mutant("consumer: records, then status, in two commits", CONSUMER + "local.py", "        self._store.checkpoint({self._status: status, self._records: dict(records)})", "        self._store.checkpoint({self._records: dict(records)})\n        self._store.checkpoint({self._status: status})", CONSUMERS),
+    Mutant("consumer: the effect in a commit of its own", CONSUMER + "local.py", "            self._store.log({**_entries(effect), self._status: tracker.as_plain()})", "            self._store.log({self._status: tracker.as_plain()})\n            _entries(effect) and self._store.log(_entries(effect))", CONSUMERS),
+    Mutant("consumer: an effect may replace the status", CONSUMER + "local.py", "{**_entries(effect), self._status: tracker.as_plain()}", "{self._status: tracker.as_plain(), **_entries(effect)}", CONSUMERS),
+    Mutant("consumer: trackers of an earlier batch are folded", CONSUMER + "local.py", "plain[\"batch\"] == state[\"batch\"][\"sequence\"]", "True", CONSUMERS),
+    Mutant("consumer: a change of what is not stored is taken", CONSUMER + "local.py", "if (tracker.batch, tracker.version) != (self._sequence, stored + 1):", "if False:", CONSUMERS),
+    Mutant("consumer: a stream is opened twice", CONSUMER + "local.py", "                if stream in streams:", "                if False:", CONSUMERS),
+    Mutant("consumer: an id twice in a batch", CONSUMER + "checkpoint.py", "        if record_id in by_id:", "        if False:", CONSUMERS),
+    Mutant("consumer: a batch begins too early", CONSUMER + "checkpoint.py", "            if not self.finished:\n", "            if False:\n", CONSUMERS),
+    Mutant("consumer: outcomes that were not saved are forgotten", CONSUMER + "consumer.py", "        self.checkpoint.save_outcomes()\n", "", CONSUMERS),
+    Mutant("consumer: a failing save is a failure of the record", CONSUMER + "checkpoint.py", "REFUSED = (UnsupportedValueError, ValueTooLargeError, InvalidArgumentError)", "REFUSED = (Exception,)", CONSUMERS),
+    Mutant("consumer: exhausted is the end, delivered or not", CONSUMER + "tracker.py", "            return self.delivered is not None", "            return True", CONSUMERS),
+    Mutant("consumer: a delivery is tried once", CONSUMER + "consumer.py", "        except Exception as error:\n            return self._fail(claimed, error)\n        except BaseException:", "        except Exception as error:\n            if claimed.status is Status.EXHAUSTED:\n                return self.checkpoint.deliver(claimed)\n            return self._fail(claimed, error)\n        except BaseException:", CONSUMERS),
+    Mutant("consumer: the end of the stream is not remembered", CONSUMER + "checkpoint.py", "return batch is not None and batch.next_pointer is None and self.finished", "return False", CONSUMERS),
+    Mutant("consumer: an attempt gets the last one's record", CONSUMER + "checkpoint.py", "            return copy.deepcopy(self._records[record_id])", "            return self._records[record_id]", CONSUMERS),
+    Mutant("consumer: the backoff is not waited for", CONSUMER + "progress.py", "ready = tracker.lease is None and (tracker.due is None or tracker.due <= self._clock.now())", "ready = tracker.lease is None", CONSUMERS),
+    Mutant("consumer: a retry is looked at at once", CONSUMER + "progress.py", "            self._agenda.add(record_id, tracker.due if tracker.lease is None else tracker.lease.until)", "            self._agenda.add(record_id)", CONSUMERS),
+    Mutant("consumer: no order", CONSUMER + "agenda.py", "(self._ordered or due, self._places[record_id], due, record_id)", "(due, self._places[record_id], due, record_id)", CONSUMERS),
+    Mutant("consumer: an exhausted record does not stop the order", CONSUMER + "consumer.py", "if self.ordered and tracker.status is Status.EXHAUSTED and tracker.ended:", "if False:", CONSUMERS),
+    Mutant("consumer: two workers in one record", CONSUMER + "progress.py", "record_id in self._unfinished and record_id not in self._held and self._ready(record_id)", "record_id in self._unfinished and self._ready(record_id)", CONSUMERS),
+    Mutant("consumer: leases are not renewed", CONSUMER + "checkpoint.py", "            self._progress.change(record_id, partial(self._renewed, token))", "            pass", CONSUMERS),
+    Mutant("consumer: a lease is for days", CONSUMER + "checkpoint.py", "lease = Lease(holder, token, now, now + timedelta(seconds=self.lease_s))", "lease = Lease(holder, token, now, now + timedelta(self.lease_s))", CONSUMERS),
+    Mutant("consumer: texts that no file can hold", CONSUMER + "tracker.py", "text = text.encode(\"utf-8\", \"backslashreplace\").decode()", "pass", CONSUMERS),
+    Mutant("consumer: signals do nothing", CONSUMER + "background.py", "            signal.signal(number, handle)", "            pass", CONSUMERS),
+    Mutant("consumer: the error of a worker is not raised", CONSUMER + "consumer.py", "            raise self._failures[0]", "            pass", CONSUMERS),
+    Mutant("consumer: unreadable records cost an attempt", CONSUMER + "checkpoint.py", "            self._load_records()  # if they", "            pass  # if they", CONSUMERS),
+    Mutant("unistream: a line that is being written is read", UNISTREAM + "consumer.py", "for line in lines if line.endswith(\"\\n\")]", "for line in lines]", CONSUMERS),
+    Mutant("unistream: a lock of days is believed", UNISTREAM + "storage.py", "if not saved.more:", "if False:", CONSUMERS),
+    Mutant("unistream: the configuration of the file", UNISTREAM + "checkpoint.py", "cls.from_dict({**plain, **configuration})", "cls.from_dict({**configuration, **plain})", CONSUMERS),
+    Mutant("unistream: what fails is not taken back", UNISTREAM + "storage.py", "            vars(self._checkpoint).update(before)\n", "", CONSUMERS),
+    Mutant("unistream: a batch without its records is skipped", UNISTREAM + "storage.py", "if committed or not self._has_its_records(trackers.values()):", "if committed:", CONSUMERS),
 ]  # fmt: skip
 
 
@@ -79,6 +124,7 @@ def try_mutant(mutant: Mutant) -> str:
     with tempfile.TemporaryDirectory() as directory:
         shutil.copytree(ROOT / "trax", Path(directory, "trax"))
         shutil.copytree(ROOT / "tests", Path(directory, "tests"))
+        shutil.copytree(ROOT / "examples", Path(directory, "examples"))
         file = Path(directory, mutant.file)
         text = file.read_text()
         if text.count(mutant.old) != 1:
@@ -86,7 +132,12 @@ def try_mutant(mutant: Mutant) -> str:
         file.write_text(text.replace(mutant.old, mutant.new))
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutant.tests]
         environment = {**os.environ, "PYTHONPATH": directory, "TRAX_CRASH_RUNS": os.environ.get("TRAX_CRASH_RUNS", "6")}
-        run = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+        try:
+            run = subprocess.run(
+                command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+            )
+        except subprocess.TimeoutExpired:
+            return "it hangs"
         failed = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
         return failed[0].split(" - ")[0].split("::", 1)[-1] if failed else ""
 

@@ -13,7 +13,8 @@ import pytest
 import trax
 from tests.consumer.toys import Database, MemoryStorage, Numbers, always_failing, statuses
 from tests.helpers import kill
-from trax.consumer import Checkpoint, Status, Tracker
+from trax.consumer import Checkpoint, LocalStorage, Status, Tracker
+from trax.consumer.progress import Progress
 from trax.errors import DiskFullError, DuplicateRecordError, StoreLockedError, UnsupportedValueError
 from trax.testing.clock import ManualClock
 from trax.testing.consumer_storage import IDS
@@ -375,3 +376,49 @@ def test_an_error_with_a_text_that_no_file_can_hold_is_only_a_failed_attempt(pat
         assert set(statuses(checkpoint).values()) == {"exhausted"}
         (failure,) = checkpoint.tracker("r3").errors
         assert "\\udcff" in failure.error and len(failure.error) < 2000 and len(failure.traceback) < 12_000
+
+
+def test_records_that_can_not_be_read_cost_no_attempt(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, checkpoint = open_checkpoint(path, max_attempts=1)
+    with store:
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStorage, "records", lambda storage, batch: {}["a type is not registered"])
+            for _ in range(3):
+                with pytest.raises(KeyError):
+                    Numbers(checkpoint).run()
+        assert [tracker.attempts for tracker in checkpoint.trackers()] == [0, 0, 0]
+        consumer = Numbers(checkpoint)
+        assert consumer.run() == "ended" and not consumer.dead
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, MemoryError])
+def test_an_interrupt_between_a_save_and_the_note_of_it_loses_and_repeats_nothing(
+    path: Path, kind: type[BaseException]
+) -> None:
+    store, checkpoint = open_checkpoint(path)
+    with store:
+        put, calls, interrupted = Progress._put, 0, 0
+
+        def interrupt(progress: Progress, tracker: Tracker) -> None:
+            nonlocal calls, interrupted
+            calls += 1
+            if calls % 3 == 2:
+                interrupted += 1
+                raise kind
+            put(progress, tracker)
+
+        consumer = Numbers(checkpoint, always_failing("r1"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Progress, "_put", interrupt)
+            ending = ""
+            for _ in range(50):
+                try:
+                    ending = consumer.run()
+                    break
+                except kind:
+                    continue
+        assert ending == "ended" and interrupted > 5
+        assert set(consumer.processed) == {f"r{n}" for n in range(6)} and set(consumer.dead) == {"r1"}
+        for tracker in checkpoint.trackers():
+            assert tracker.attempts >= consumer.processed.count(tracker.record_id)
+            assert consumer.processed.count(tracker.record_id) <= 2

@@ -3,6 +3,7 @@
 ``arguments.py``  what the commands are called and take
 ``output.py``     tables and messages, for a terminal and for a pipe
 ``looking.py``    info, log, verify
+``streams.py``    consumer
 ``moving.py``     export, import
 ``mending.py``    repair, unlock
 

@@ -53,6 +53,11 @@ def _looking(commands: _Parsers) -> None:
     _values(log)
     verify = _command(commands, "verify", "looking", "read every byte of a store and check it")
     _path(verify, optional=True)
+    consumer = _command(commands, "consumer", "streams", "how far consumers have come", may_be_cut_off=True)
+    _path(consumer, optional=True)
+    consumer.add_argument("--stream", metavar="S", help="only this stream, with its unfinished and exhausted records")
+    consumer.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    consumer.add_argument("--codec", choices=["pickle"], help="needed only for pickle, which runs code in the files")
 
 
 def _moving(commands: _Parsers) -> None:

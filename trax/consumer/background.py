@@ -48,17 +48,19 @@ def hearing(signals: Iterable[signal.Signals], stop: Callable[[], None]) -> Iter
         yield
         return
 
+    previous = {number: signal.getsignal(number) for number in signals}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
     def handle(number: int, frame: FrameType | None) -> None:
         restore()
         stop()
 
-    previous = {number: signal.signal(number, handle) for number in signals}
-
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
     try:
+        for number in previous:
+            signal.signal(number, handle)
         yield
     finally:
         restore()

@@ -25,6 +25,7 @@ from trax.consumer.progress import Make, Progress
 from trax.consumer.storage import Batch, Storage, Summary
 from trax.consumer.tracker import Failure, Lease, Status, Tracker
 from trax.errors import (
+    ConflictError,
     DuplicateRecordError,
     InvalidArgumentError,
     UnsupportedValueError,
@@ -81,7 +82,7 @@ class Checkpoint:
         self._records_of = 0  # the batch, by its sequence
         self._unsaved: dict[str, tuple[Tracker, Make, Any]] = {}
         try:
-            self.refresh()
+            self._progress.take(self._storage.load())
         except BaseException:
             self._storage.close()
             raise
@@ -138,9 +139,7 @@ class Checkpoint:
         """A record of the present batch as it is stored: the caller's own, which nobody else has seen or changed."""
         with self._progress.monitor:
             self.tracker(record_id)
-            batch = self._progress.batch
-            if batch is not None and batch.sequence != self._records_of:
-                self._records, self._records_of = self._storage.records(batch), batch.sequence
+            self._load_records()
             return copy.deepcopy(self._records[record_id])
 
     # A batch, and the way of its records
@@ -177,6 +176,11 @@ class Checkpoint:
             lease = Lease(holder, token, now, now + timedelta(seconds=self.lease_s))
             return None if tracker.ended or tracker.lease is not None else tracker.claim(lease)
 
+        try:
+            self._load_records()  # if they can't be read, nothing has been counted
+        except ConflictError:
+            self.refresh()  # other processes have come to the next batch
+            return None
         while (record_id := self._progress.reserve(token)) is not None:
             claimed = self._progress.change(record_id, make)
             if claimed is not None:
@@ -226,8 +230,9 @@ class Checkpoint:
             self._progress.change(record_id, partial(self._renewed, token))
 
     def refresh(self) -> None:
-        """Learn what other processes have stored."""
-        self._progress.take(self._storage.load())
+        """Learn what other processes have stored, where there can be any."""
+        if self.shared:
+            self._progress.take(self._storage.load())
 
     def wait(self, at_most_s: float) -> None:
         """Until a record can perhaps be claimed, all have ended, or so many seconds have passed."""
@@ -274,6 +279,12 @@ class Checkpoint:
         self.close()
 
     # How it is done
+
+    def _load_records(self) -> None:
+        with self._progress.monitor:
+            batch = self._progress.batch
+            if batch is not None and batch.sequence != self._records_of:
+                self._records, self._records_of = self._storage.records(batch), batch.sequence
 
     def _finish(self, claimed: Tracker, make: Make, effect: Any = None) -> Tracker | None:
         token = _token(claimed)

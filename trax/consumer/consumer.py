@@ -133,9 +133,9 @@ class Consumer(ABC):
                         done += 1
                     elif not self.checkpoint.ended:
                         self._pause()
-                if self.checkpoint.ended:
-                    return "ended"
-                return "stopped" if self._stopping else "max_batches"
+            if self._stopping:
+                return "stopped"
+            return "ended" if self.checkpoint.ended else "max_batches"
         finally:
             self._stopping = False
 
