@@ -1,4 +1,4 @@
-"""The drop-in face of checkpoint_logger: its README and tests hold, and the files it has left are taken over once."""
+"""The face of checkpoint_logger: its README and its tests hold, and the files it has left are taken over once."""
 
 from __future__ import annotations
 

@@ -321,6 +321,25 @@ def test_threads_write_to_one_stream_while_it_is_compacted(tmp_path: Path) -> No
     assert len(found) == 600
 
 
+def test_event_that_a_thread_logs_while_others_are_compacted_stays_in_the_log(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "log", sync="os") as log:
+        log.create_stream("s")
+        log.write("s", "a", "early")
+        entries, late = log._store.entries, iter(["late"])
+
+        def then_write(name: str, *, after: int | None = None) -> Iterator[tuple[int, Any]]:
+            yield from entries(name, after=after)
+            for event in late:  # everything was read, and nothing is checkpointed yet
+                log.write("s", "a", event)
+
+        log._store.entries = then_write  # type: ignore[method-assign]
+        log.compact()
+        log._store.entries = entries  # type: ignore[method-assign]
+        assert next(late, None) is None
+        assert [entry[2] for _, entry in log._store.entries(NAME)] == ["late"]
+    assert [event.event for event in reopened(tmp_path / "log")] == ["early", "late"]
+
+
 def test_index_keeps_the_order_of_the_log_when_threads_return_from_it_in_another(tmp_path: Path) -> None:
     with EventLog(tmp_path / "log", sync="os") as log:
         log.create_stream("s")

@@ -27,6 +27,9 @@ CONSUMERS = tuple(
     for name in ("pitfalls", "consumer", "storages", "threads", "signals", "unistream", "crash")
 )
 TIMEOUT_S = 1200
+EVENTS = ("tests/test_events.py",)
+TAKE_OVER = ("tests/test_compat_checkpoint_logger.py",)
+POSITIONS = ("tests/test_positions.py",)
 
 
 class Mutant(NamedTuple):
@@ -116,6 +119,43 @@ MUTANTS = [
     Mutant("unistream: the configuration of the file", UNISTREAM + "checkpoint.py", "cls.from_dict({**plain, **configuration})", "cls.from_dict({**configuration, **plain})", CONSUMERS),
     Mutant("unistream: what fails is not taken back", UNISTREAM + "storage.py", "            vars(self._checkpoint).update(before)\n", "", CONSUMERS),
     Mutant("unistream: a batch without its records is skipped", UNISTREAM + "storage.py", "if committed or not self._has_its_records(trackers.values()):", "if committed:", CONSUMERS),
+    Mutant('events: a follower repeats what the snapshot holds', 'trax/events.py', '            if event[0] > self.sequence:\n', '            if True:\n', EVENTS),
+    Mutant('events: a follower that was overtaken skips the snapshot', 'trax/events.py', '        for event in events:\n', '        for event in []:\n', EVENTS),
+    Mutant('events: a snapshot that is replaced meanwhile ends a follower', 'trax/events.py', '        except UnreachableError:\n            return  #', '        except KeyError:\n            return  #', EVENTS),
+    Mutant('events: a follower does not say that it was overtaken', 'trax/events.py', '            self.overtaken += 1\n', '            pass\n', EVENTS),
+    Mutant('events: a checkpoint covers what threads log meanwhile', 'trax/events.py', '                self._store.checkpoint_at(events[-1][0], {NAME: events})', '                self._store.checkpoint({NAME: events})', EVENTS),
+    Mutant('events: the index has the order in which threads return', 'trax/events.py', '            events.sort(key=itemgetter(0))', '            pass', EVENTS),
+    Mutant('events: the index forgets what an interrupted call has logged', 'trax/events.py', '            self._unsure = True  #', '            pass  #', EVENTS),
+    Mutant("events: the index holds the caller's own objects", 'trax/events.py', 'return value if type(value) is str else self._codec.encode(value, "event")', 'return value', EVENTS),
+    Mutant('events: writing to a stream that is not open', 'trax/events.py', '        if not isinstance(stream, str) or stream not in self._streams:', '        if False:', EVENTS),
+    Mutant('take over: done before it is', 'trax/events.py', '        with self._store.batch() as batch:\n            batch.checkpoint({NAME: []})\n', '        self._store.checkpoint({NAME: []})\n        with self._store.batch() as batch:\n', TAKE_OVER),
+    Mutant('take over: at each opening', 'trax/events.py', '            if self._writable and NAME not in self._store:', '            if self._writable:', TAKE_OVER),
+    Mutant('take over: the files in the order of their names', 'trax/compat/checkpoint_logger.py', 'key=lambda match: (match["seconds"], match["key"])', 'key=lambda match: match[0]', TAKE_OVER),
+    Mutant('take over: an unreadable line is passed over', 'trax/compat/checkpoint_logger.py', '                raise _unreadable(path, number, error) from error', '                pass', TAKE_OVER),
+    Mutant('take over: an unfinished line is not reported', 'trax/compat/checkpoint_logger.py', '                _report(path, len(lines) + 1, len(unfinished))', '                pass', TAKE_OVER),
+    Mutant('take over: the time may have any length', 'trax/compat/checkpoint_logger.py', '[1-9][0-9]{9}', '[0-9]+', TAKE_OVER),
+    Mutant("take over: an old file may be in the way of a store's", 'trax/compat/checkpoint_logger.py', '                self._check_names()\n\n', '                pass\n\n', TAKE_OVER),
+    Mutant('positions: no lock', 'trax/positions/file.py', '        self._lock = WriterLock(self._fs, self._place, words)', '        self._lock = type("Lock", (), {"release": lambda self: None, "abandon": lambda self: None})()', POSITIONS),
+    Mutant('positions: one temporary name for everybody', 'trax/positions/file.py', '        self._new = f"{self.path}.new.{os.urandom(4).hex()}"', '        self._new = f"{self.path}.new"', POSITIONS),
+    Mutant('positions: temporary files stay', 'trax/positions/file.py', '                if self._unfinished.fullmatch(entry):', '                if False:', POSITIONS),
+    Mutant('positions: written in place', 'trax/positions/file.py', '        self._fs.rename(self._new, path)', '        self._fs.close(write_file(self._fs, path, data, FILE_MODE))\n        self._fs.unlink(self._new)', POSITIONS),
+    Mutant('positions: no fsync of the file', 'trax/storage/local/fs.py', '        fs.fsync(fd)  # makes', '        # makes', POSITIONS),
+    Mutant('positions: no fsync of the directory', 'trax/positions/file.py', '            self._fs.fsync_directory(self._directory)', '            pass', POSITIONS),
+    Mutant('positions: no previous generation', 'trax/positions/file.py', '                self._put(self._place.previous, self._data)', '                pass', POSITIONS),
+    Mutant('positions: an empty file is a fresh start', 'trax/positions/file.py', '        return _contents(self._fs, self.path)', '        return _contents(self._fs, self.path) or None', POSITIONS),
+    Mutant('positions: a file that is gone is a fresh start', 'trax/positions/file.py', '        if kinds[0] == "absent":\n            text', '        if False:\n            text', POSITIONS),
+    Mutant('positions: the end is not looked for', 'trax/positions/document.py', '        _check_ends(data)\n', '', POSITIONS),
+    Mutant('positions: nanoseconds are lost', 'trax/positions/document.py', 'format_time(state.timestamp, state.nanosecond)', 'format_time(state.timestamp)', POSITIONS),
+    Mutant('positions: any field is taken', 'trax/positions/document.py', '    if not required <= fields.keys() <= required | optional:', '    if not required <= fields.keys():', POSITIONS),
+    Mutant("positions: the final flush's error is swallowed", 'trax/positions/keeper.py', '        self._thread.join()\n        self._write()\n', '        self._thread.join()\n        try:\n            self._write()\n        except Exception:\n            pass\n', POSITIONS),
+    Mutant('positions: no final flush', 'trax/positions/keeper.py', '        self._thread.join()\n        self._write()\n', '        self._thread.join()\n', POSITIONS),
+    Mutant('positions: an update after the end is dropped', 'trax/positions/keeper.py', '        with self._condition:\n            self._check_open()\n            stored', '        with self._condition:\n            if self._ended is not None:\n                return\n            stored', POSITIONS),
+    Mutant('positions: an older number overwrites a newer one', 'trax/positions/keeper.py', 'state.record_number < stored.record_number and not allow_rewind', 'False', POSITIONS),
+    Mutant('positions: a failure in the background is only noted', 'trax/positions/keeper.py', '            failure.add_note(f"trax: raised by a flush in the background; {what_now}")\n            raise failure', '            pass', POSITIONS),
+    Mutant('positions: a failed flush is not tried again', 'trax/positions/keeper.py', '                    self._due = self._clock.monotonic() + self._interval_s  # when', '                    # when', POSITIONS),
+    Mutant('positions: nobody waits for a slow disk', 'trax/positions/keeper.py', '        if ahead:  #', '        if False:  #', POSITIONS),
+    Mutant('positions: the newest update counts, not the oldest', 'trax/positions/keeper.py', '            if self._due is None:\n                self._due', '            if True:\n                self._due', POSITIONS),
+    Mutant('positions: an update is counted and not kept', 'trax/positions/keeper.py', '            self._states[state.name] = state\n            self._unflushed += 1\n', '            self._unflushed += 1\n', POSITIONS),
 ]  # fmt: skip
 
 
