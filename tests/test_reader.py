@@ -8,6 +8,7 @@ import pytest
 
 import trax
 from trax.errors import CorruptionError
+from trax.inspection import verify_store
 from trax.storage.local.framing import FRAME_HEADER_BYTES
 from trax.storage.local.fs import LocalFileSystem
 
@@ -53,6 +54,15 @@ def test_a_mark_that_is_being_replaced_is_not_taken_for_damage(tmp_path: Path) -
     with store, trax.Trax(tmp_path / "s", mode="r", fs=fs) as reader:
         assert [entry for _, entry in reader.entries("a")] == [1, 2, 3], "each once, and none is missing"
         assert fs.shown == 1 and fs.reads > 1, "it has seen the old one, and has looked again"
+
+
+def test_neither_does_verifying_the_store_of_a_live_writer_take_it_for_damage(tmp_path: Path) -> None:
+    store, offset, old = replaced_mark(tmp_path / "s")
+    fs = LateFileSystem(tmp_path / "s" / "log.00000001", offset, old, times=1)
+    with store:
+        found = verify_store(tmp_path / "s", fs=fs)
+    assert found.problems == [] and found.records == 3
+    assert fs.shown == 1 and fs.reads > 1
 
 
 def test_a_mark_that_stays_the_old_one_is_damage_for_a_reader_too(tmp_path: Path) -> None:

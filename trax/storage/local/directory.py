@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from trax.codecs.base import Encoded
-from trax.errors import ClosedError
+from trax.errors import ClosedError, FinishedError, TraxError
 from trax.storage.base import BlobReference, Commit, SnapshotInfo, Stored
 from trax.storage.local.blob import write_blob
 from trax.storage.local.compaction import Floors, copy_survivors, needed, worth_copying
@@ -162,8 +162,7 @@ class LocalStorage:
         self._check_open()
         old, _, writer, _ = self._state
         if not writer.empty and writer.synced != writer.tail.offset:
-            with asking("sync", writer.path):
-                writer.sync()  # makes durable: the mark behind the last records, where the segment is to be sealed
+            self._sync_before_sealing(writer)
         kept = self._state.kept_beside_the_next()
         sealed, summaries = self._state.sealed()
         segments = needed(sealed, summaries, Floors(names, (one.names for _, one in kept)))
@@ -308,6 +307,15 @@ class LocalStorage:
                 self._close_segment(new.fd)
                 self._remove(path)
             raise
+
+    def _sync_before_sealing(self, writer: SegmentWriter) -> None:
+        try:
+            with asking("sync", writer.path):
+                writer.sync()  # makes durable: the mark behind the last records, where the segment is to be sealed
+        except TraxError as error:
+            # What a failed fsync has lost the next one would not bring back, and would not miss either.
+            text = f"{error.message} This handle does nothing more: open the store again."
+            raise FinishedError(text, path=writer.path, reason=error.reason) from error
 
     def _write_ahead(self, writer: SegmentWriter, ahead: Sequence[tuple[int, Commit]]) -> None:
         with asking("append to", writer.path):
