@@ -15,7 +15,7 @@ import trax
 PACKAGE = Path(trax.__file__).parent
 
 FLOORS = [
-    {"trax._version", "trax.errors"},
+    {"trax._version", "trax.errors", "trax.lengths"},
     {"trax.codecs"},
     {"trax.storage", "trax.storage.base"},
     {"trax.storage.local.crc"},
@@ -42,7 +42,7 @@ FLOORS = [
 
 CALLERS_OF_THE_STORAGE = (
     *("trax.storage", "trax.commit", "trax.publish", "trax.store"),
-    *("trax.layers", "trax.events", "trax.positions", "trax.compat"),
+    *("trax.layers", "trax.events", "trax.positions", "trax.compat.checkpoint_logger"),
 )
 
 

@@ -27,9 +27,9 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, TypeVar
 
-from trax.errors import FinishedError, HandleError, TraxError
+from trax.errors import FinishedError, HandleError, StorageError, TraxError
 from trax.guard import CallGuard
-from trax.storage.base import Commit, Record, Storage
+from trax.storage.base import MAX_SEQUENCE, Commit, Record, Storage
 
 logger = logging.getLogger("trax")
 T = TypeVar("T")
@@ -38,6 +38,7 @@ SyncPolicy = Literal["always", "interval", "os"]
 
 _RUN_RECORDS = 1024  # a run becomes one frame, and with many names each has to have enough entries in it
 _RUN_ENTRY_BYTES = 1 << 16  # a larger record is not worth holding back
+_SEQUENCES_OF_A_RUN = _RUN_RECORDS + _RUN_ENTRY_BYTES  # more than that are never in one
 _PATIENCE_S = 0.25
 _RETURN_S = 50e-6  # what a thread that was let go takes to log its next record, when it does nothing else
 
@@ -173,10 +174,8 @@ class Committer:
 
         def do() -> T:
             with self._mutex:
-                self.check()
                 self._end_run()
-                first = self._last + 1
-                self._last += count
+                first = self._give_out(count)
             self._raise(self._bring(sync=True, below=first))
             try:
                 result = action(first)
@@ -253,21 +252,28 @@ class Committer:
 
     def _hand_over(self, commit: Commit) -> int:
         """Append records in the call itself. ``_io`` is held."""
+        first = self._give_out(len(commit))
+        self._raise(self._append(first, (commit,)))
+        return self._last
+
+    def _give_out(self, count: int) -> int:
+        """The first of so many new sequences. ``_mutex`` is held; where records are handed over, ``_io`` is."""
         if self._failure is not None:
             self.check()
         first = self._last + 1
-        self._last = last = self._last + len(commit)
-        self._raise(self._append(first, (commit,)))
-        return last
+        if first + count > MAX_SEQUENCE:
+            raise StorageError("the store has given out its last sequence: begin a new one.", reason="no sequence left")
+        self._last += count
+        return first
 
     def _make_room(self) -> None:
         with self._io:
             self._raise(self._bring(sync=False))
 
     def _begin_run(self) -> Run:
-        self.check()
         self._end_run()
-        run = Run(self._last + 1)
+        run = Run(self._give_out(_SEQUENCES_OF_A_RUN))
+        self._last -= _SEQUENCES_OF_A_RUN  # it takes them one by one
         self._queue.append(run)
         self._run = run
         return run
@@ -279,12 +285,10 @@ class Committer:
     def _queue_up(self, commit: Commit) -> int:
         """Queue records and wait for their fate: one of the threads that wait brings what all of them have queued."""
         with self._mutex:
-            self.check()
             self._end_run()
             leads = not self._leading
-            pending = Pending(self._last + 1, commit, None if leads else _locked())
+            pending = Pending(self._give_out(len(commit)), commit, None if leads else _locked())
             turn = pending.turn
-            self._last = pending.last
             self._queue.append(pending)
             self._leading = True
             if self._gathering is not None and len(self._queue) >= self._company:

@@ -16,16 +16,17 @@ from trax.codecs.buffers import copy_buffers
 from trax.codecs.registry import register
 from trax.errors import InvalidArgumentError
 
-__all__ = ["Buffer", "BufferSource", "Codec", "Encoded", "copy_buffers", "get_codec", "register"]
+__all__ = ["CODECS", "Buffer", "BufferSource", "Codec", "Encoded", "copy_buffers", "get_codec", "register"]
 
-_CODECS = {"msgpack": "MsgpackCodec", "json": "JsonCodec", "pickle": "PickleCodec"}
+CODECS = {"msgpack": "MsgpackCodec", "json": "JsonCodec", "pickle": "PickleCodec"}
+"""The names of the codecs, and the classes that their modules hold."""
 
 
 def get_codec(name: str) -> Codec:
     """A codec by its name: ``"msgpack"``, ``"json"`` or ``"pickle"`` (read the warning in ``trax.codecs.pickle``)."""
-    if name not in _CODECS:
+    if name not in CODECS:
         raise InvalidArgumentError(
-            f"there is no codec {name!r}; choose one of {', '.join(map(repr, _CODECS))}", reason="unknown codec"
+            f"there is no codec {name!r}; choose one of {', '.join(map(repr, CODECS))}", reason="unknown codec"
         )
-    codec: Codec = getattr(importlib.import_module(f"{__name__}.{name}"), _CODECS[name])()
+    codec: Codec = getattr(importlib.import_module(f"{__name__}.{name}"), CODECS[name])()
     return codec

@@ -13,12 +13,13 @@ import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgpack
 
 from trax.codecs.base import Buffer, Encoded
 from trax.errors import CorruptionError
+from trax.lengths import check_lengths
 from trax.storage.base import BlobReference
 from trax.storage.local import crc
 from trax.storage.local.framing import FORMAT_VERSION
@@ -120,6 +121,23 @@ def _one_ahead(items: Iterator[T], *, wanted: bool) -> Iterator[T]:
             yield item
 
 
+class _Entry(NamedTuple):
+    """Where a buffer is, and the checksum of each of its chunks."""
+
+    offset: int
+    nbytes: int
+    checksums: tuple[int, ...]
+
+
+def _entry(offset: Any, nbytes: Any, packed: Any) -> _Entry:
+    if type(offset) is not int or type(nbytes) is not int or type(packed) is not bytes or min(offset, nbytes) < 0:
+        raise ValueError("an entry that is none")
+    count, rest = divmod(len(packed), _CHECKSUM.size)
+    if rest or count != -(-nbytes // _CHUNK_BYTES):
+        raise ValueError("another number of checksums than chunks")
+    return _Entry(offset, nbytes, struct.unpack(f"<{count}I", packed))
+
+
 class BlobReader:
     """A blob that is read: a :class:`trax.codecs.base.BufferSource`. Every byte is verified before it is handed on."""
 
@@ -170,7 +188,7 @@ class BlobReader:
         if have != len(target) or crc.crc32(target) != checksum:
             raise self._damaged(offset, "a part of its data does not match its checksum")
 
-    def _open(self, store_id: bytes, reference: BlobReference) -> tuple[bytes, list[Any]]:
+    def _open(self, store_id: bytes, reference: BlobReference) -> tuple[bytes, list[_Entry]]:
         header = self._fs.pread(self._fd, _HEADER_BYTES, 0)
         footer_offset = reference.nbytes - _FOOTER_BYTES
         footer = self._fs.pread(self._fd, _FOOTER_BYTES, footer_offset) if footer_offset >= _HEADER_BYTES else b""
@@ -183,8 +201,21 @@ class BlobReader:
             raise self._damaged(0, "it belongs to another store or to another value")
         head_offset, head_bytes, head_checksum, index_offset, index_bytes, index_checksum = _FOOTER.unpack_from(footer)
         head = self._part(head_offset, head_bytes, head_checksum, footer_offset)
-        index = msgpack.unpackb(self._part(index_offset, index_bytes, index_checksum, footer_offset))
-        return head, index
+        index = self._part(index_offset, index_bytes, index_checksum, footer_offset)
+        return head, self._decode_index(index, head_offset)
+
+    def _decode_index(self, data: bytes, end: int) -> list[_Entry]:
+        """Where the buffers are: one behind the other, between the header and ``end``."""
+        try:
+            check_lengths(data)
+            index = [_entry(*fields) for fields in msgpack.unpackb(data)]
+            starts = [entry.offset for entry in index]
+            ends = [entry.offset + entry.nbytes for entry in index]
+            if any(before > after for before, after in zip([_HEADER_BYTES, *ends], [*starts, end], strict=True)):
+                raise ValueError("buffers that lie over one another")
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise self._damaged(end, f"its index makes no sense ({error}), though its checksum is right") from error
+        return index
 
     def _part(self, offset: int, nbytes: int, checksum: int, end: int) -> bytes:
         if offset + nbytes > end:
@@ -194,14 +225,10 @@ class BlobReader:
             raise self._damaged(offset, "a part of it does not match its checksum")
         return data
 
-    def _entry(self, index: int) -> tuple[int, int, tuple[int, ...]]:
+    def _entry(self, index: int) -> _Entry:
         if not 0 <= index < len(self._index):
             raise self._damaged(0, f"its head asks for buffer {index}, and it has {len(self._index)}")
-        offset, nbytes, packed = self._index[index]
-        checksums = struct.unpack(f"<{len(packed) // 4}I", packed)
-        if offset + nbytes > self._fs.size(self._fd) or len(checksums) != -(-nbytes // _CHUNK_BYTES):
-            raise self._damaged(offset, "its index does not fit the file")
-        return offset, nbytes, checksums
+        return self._index[index]
 
     def _damaged(self, offset: int, reason: str) -> CorruptionError:
         text = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 
+from trax.codecs import CODECS
 from trax.errors import CodecError
 from trax.storage.base import SnapshotInfo, Stored
 from trax.storage.local.commit_point import load_snapshot
@@ -79,6 +80,11 @@ def figures(layout: Layout, snapshot: Snapshot, active_bytes: int) -> dict[str, 
 
 def check_codec(asked: str | None, stored: str, path: str) -> None:
     """CodecError when the store's codec is another than the one asked for, or must be asked for by name."""
+    if stored not in CODECS:
+        text = (
+            f"{path} has the codec {stored!r}, and this trax knows {', '.join(map(repr, CODECS))}. Install a newer one."
+        )
+        raise CodecError(text, path=path, reason="unknown codec")
     if asked is not None and asked != stored:
         text = (
             f"{path} was created with codec={stored!r}, and {asked!r} was asked for. Leave codec out, or name its own."
