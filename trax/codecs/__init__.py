@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import importlib
 
-from trax.codecs.base import Buffer, BufferSource, Codec, Encoded
+from trax.codecs.base import CODECS, Buffer, BufferSource, Codec, Encoded
 from trax.codecs.buffers import copy_buffers
 from trax.codecs.registry import register
 from trax.errors import InvalidArgumentError
 
 __all__ = ["CODECS", "Buffer", "BufferSource", "Codec", "Encoded", "copy_buffers", "get_codec", "register"]
-
-CODECS = {"msgpack": "MsgpackCodec", "json": "JsonCodec", "pickle": "PickleCodec"}
-"""The names of the codecs, and the classes that their modules hold."""
 
 
 def get_codec(name: str) -> Codec:

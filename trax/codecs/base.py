@@ -10,6 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+CODECS = {"msgpack": "MsgpackCodec", "json": "JsonCodec", "pickle": "PickleCodec"}
+"""The codecs by name, and the class of each in the module of that name."""
+
 
 class Buffer(Protocol):
     """A large run of bytes that is written from where it lies."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 
-from trax.codecs import CODECS
+from trax.codecs.base import CODECS
 from trax.errors import CodecError
 from trax.storage.base import SnapshotInfo, Stored
 from trax.storage.local.commit_point import load_snapshot
