@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import warnings
@@ -13,10 +14,13 @@ import pytest
 
 import trax
 from tests.helpers import kill, reopen_and_check
-from trax.errors import FinishedError, HandleError, TornTailWarning
+from trax.errors import CorruptionError, FinishedError, HandleError, TornTailWarning
 from trax.storage.local import compaction
 from trax.storage.local.fs import LocalFileSystem
+from trax.storage.local.layout import Layout
+from trax.testing.disks import moments
 from trax.testing.recording import RecordingFileSystem
+from trax.unlock import OwnerFile
 
 
 class OneSyncFails(LocalFileSystem):
@@ -187,3 +191,78 @@ def test_a_sync_reaches_the_operating_system(
     inodes = [(tmp_path / "f").stat().st_ino, tmp_path.stat().st_ino]
     if sys.platform == "linux":  # macOS has another call, which is not Python's
         assert asked == [(call, inodes[0]), ("fsync", inodes[1])]
+
+
+def after_a_power_loss(fs: RecordingFileSystem, root: Path, *, names: bool = False) -> Path:
+    """The disk when nothing has arrived that was not synced; with ``names``, all names have, and no contents."""
+    *_, (_, outcomes) = moments(fs.start, fs.operations)
+    root.mkdir()
+    outcomes.choose(lambda kind, count: 0 if names and kind == "name" else min(1, count - 1)).lay_out(root)
+    return root
+
+
+def test_what_sync_has_proven_is_proven_after_a_power_loss_too(tmp_path: Path) -> None:
+    """Damage of the last record is no tear: the mark behind it says that it was on the disk."""
+    (tmp_path / "run").mkdir()
+    fs = RecordingFileSystem(tmp_path / "run")
+    store = trax.Trax(tmp_path / "run" / "s", fs=fs)
+    store.log(a="the last one")
+    store.sync()
+    kill(store)
+    path = after_a_power_loss(fs, tmp_path / "crash") / "s"
+    log = path / "log.00000001"
+    log.write_bytes(log.read_bytes().replace(b"the last one", b"the lost one"))
+    with pytest.raises(CorruptionError):
+        trax.Trax(path)
+
+
+def test_a_store_that_was_closed_needs_no_recovery_after_a_power_loss(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    fs = RecordingFileSystem(tmp_path / "run")
+    with trax.Trax(tmp_path / "run" / "s", fs=fs) as store:
+        store.log(a=1)
+    path = after_a_power_loss(fs, tmp_path / "crash") / "s"
+    with trax.Trax(path) as store:
+        assert store.stats()["rewritten_records"] == 0
+        assert [one.name for one in path.glob("log.*")] == ["log.00000001"], "it goes on in the same segment"
+        assert [entry for _, entry in store.entries("a")] == [1]
+
+
+def test_a_store_that_was_just_created_needs_no_recovery_after_a_power_loss(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    fs = RecordingFileSystem(tmp_path / "run")
+    kill(trax.Trax(tmp_path / "run" / "s", fs=fs))
+    path = after_a_power_loss(fs, tmp_path / "crash") / "s"
+    with warnings.catch_warnings(action="error"), trax.Trax(path):
+        assert [one.name for one in path.glob("log.*")] == ["log.00000001"]
+
+
+class WithoutLocks(RecordingFileSystem):
+    def lock(self, fd: int) -> bool:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    def is_locked(self, fd: int) -> bool:
+        return self.lock(fd)
+
+
+def test_an_owner_file_still_says_who_after_a_power_loss(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    fs = WithoutLocks(tmp_path / "run")
+    with warnings.catch_warnings(action="ignore"):
+        kill(trax.Trax(tmp_path / "run" / "s", fs=fs))
+    before = (tmp_path / "run" / "s" / "owner").read_bytes()
+    path = after_a_power_loss(fs, tmp_path / "crash", names=True) / "s"
+    assert (path / "owner").read_bytes() == before
+
+
+def test_an_owner_file_that_was_unlocked_is_not_back_after_a_power_loss(tmp_path: Path) -> None:
+    (tmp_path / "run" / "s").mkdir(parents=True)
+    with warnings.catch_warnings(action="ignore"):
+        kill(trax.Trax(tmp_path / "run" / "s", fs=WithoutLocks(tmp_path / "run")))
+    owner = tmp_path / "run" / "s" / "owner"
+    owner.write_text(json.dumps({**json.loads(owner.read_bytes()), "host": "elsewhere"}))
+    fs = WithoutLocks(tmp_path / "run")
+    file = OwnerFile(fs, Layout(tmp_path / "run" / "s"))
+    assert file.may_be_removed
+    file.remove()
+    assert not (after_a_power_loss(fs, tmp_path / "crash") / "s" / "owner").exists()
