@@ -31,8 +31,8 @@ from trax.testing.recording import RecordingFileSystem
 
 SEED = os.environ.get("TRAX_SEED", "20261121")
 RUNS = int(os.environ.get("TRAX_CRASH_RUNS", "1"))
-LIMIT = int(os.environ.get("TRAX_CRASH_LIMIT", "80"))
-DEEP = int(os.environ.get("TRAX_CRASH_DEEP", "2"))
+LIMIT = int(os.environ.get("TRAX_CRASH_LIMIT", "50"))
+DEEP = int(os.environ.get("TRAX_CRASH_DEEP", "1"))
 SEEN: set[int] = set()
 """States of the disk with what was asked of them: one that comes up again is neither tried nor counted again."""
 
