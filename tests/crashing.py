@@ -302,16 +302,18 @@ class Search:
                 raise
             self.tried += 1
 
-    def after_a_kill(self, fs: RecordingFileSystem, store: str, before: Demand, share: float) -> None:
-        """Kill the process at some operations; open again, log, close; lose power at each moment of that.
+    def after_a_kill(self, fs: RecordingFileSystem, store: str, before: Demand, kills: int) -> None:
+        """Kill the process at so many of its operations; open again, log, close; lose power at each moment of that.
 
         What the killed process had written and not synced is still in the page cache, and is not on the disk: whoever
         opens the store sees what a power loss would take.
         """
         demand = before
+        possible = [number for number, operation in enumerate(fs.operations) if operation.kind != "note"]
+        chosen = set(self.dice.sample(possible, min(kills, len(possible))))
         for done, operation in enumerate(fs.operations):
             demand = operation.note if operation.kind == "note" else demand
-            if operation.kind == "note" or self.dice.random() >= share:
+            if done not in chosen:
                 continue
             done_before = fs.operations[: done + 1]
             self._lay_out(cached_image(fs.start, done_before))

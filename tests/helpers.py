@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from hypothesis import HealthCheck, seed, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+
 import trax
 
 
@@ -28,3 +31,21 @@ def kill(store: trax.Trax) -> None:
         writer.storage.abandon()
 
     writer.committer.quietly(die)  # the thread that syncs now and then dies too
+
+
+def run_machine(machine: type[RuleBasedStateMachine], *, steps: int) -> None:
+    """Run a state machine: always the same runs, unless TRAX_SEED chooses others; TRAX_MACHINE_RUNS of them."""
+    chosen = os.environ.get("TRAX_SEED")
+    print(f"TRAX_SEED={chosen or ''}")
+    run_state_machine_as_test(
+        seed(chosen)(machine) if chosen else machine,
+        settings=settings(
+            max_examples=int(os.environ.get("TRAX_MACHINE_RUNS", "60")),
+            stateful_step_count=steps,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            derandomize=not chosen,
+            database=None,
+            report_multiple_bugs=False,
+        ),
+    )

@@ -20,7 +20,16 @@ import pytest
 import trax
 from tests.counting import count
 from tests.crashing import MEMORY, Job, Model, Search, judge, make_small, without_chance
-from tests.workloads import WORKLOADS, Workload, create, record
+from tests.workloads import (
+    WORKLOADS,
+    Workload,
+    batch_with_checkpoint,
+    checkpoint_and_log,
+    close_and_reopen,
+    create,
+    record,
+    rotate_kept,
+)
 from trax import interchange
 from trax.errors import MissingFileError
 from trax.inspection import verify_store
@@ -31,8 +40,9 @@ from trax.testing.recording import RecordingFileSystem
 
 SEED = os.environ.get("TRAX_SEED", "20261121")
 RUNS = int(os.environ.get("TRAX_CRASH_RUNS", "1"))
-LIMIT = int(os.environ.get("TRAX_CRASH_LIMIT", "80"))
-DEEP = int(os.environ.get("TRAX_CRASH_DEEP", "2"))
+LIMIT = int(os.environ.get("TRAX_CRASH_LIMIT", "50"))
+DEEP = int(os.environ.get("TRAX_CRASH_DEEP", "1"))
+KILLED = (checkpoint_and_log, batch_with_checkpoint, rotate_kept, close_and_reopen)
 SEEN: set[int] = set()
 """States of the disk with what was asked of them: one that comes up again is neither tried nor counted again."""
 
@@ -90,9 +100,21 @@ def test_power_loss_after_a_kill_takes_nothing_that_the_next_process_saw(memory:
         search.dice = random.Random(f"{SEED}-{sync}-{run}")
         (memory / f"run{run}").mkdir()
         job = Job(memory / f"run{run}" / "store", search.dice, sync, 1 + run % 2)
-        search.after_a_kill(job.run(5), "store", Model().demand, share=0.08)
+        search.after_a_kill(job.run(5), "store", Model().demand, kills=6)
     count("power loss after a kill", search.tried)
     assert search.tried > 20 * RUNS
+
+
+@pytest.mark.parametrize(("sync", "codec"), [("always", "msgpack"), ("os", "json")])
+@pytest.mark.parametrize("calls", KILLED, ids=lambda calls: calls.__name__)
+def test_every_state_after_a_kill_at_any_operation_holds_what_the_next_process_saw(
+    memory: Path, calls: Callable[[Workload], None], sync: str, codec: str
+) -> None:
+    _, fs = record(calls, memory / "run", sync, codec)
+    dice = random.Random(f"{SEED}-{calls.__name__}-{sync}-kill")
+    search = Search(memory / "crash", dice, LIMIT // 2, LIMIT, settled=("store/lock",), seen=SEEN)
+    search.after_a_kill(fs, "store", Model().demand, kills=DEEP)
+    count("power loss after a kill", search.tried)
 
 
 def saved_and_logged(memory: Path, sync: str = "always") -> Workload:

@@ -7,7 +7,6 @@ few calls, the latest moment, and as little lost as it takes.
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import tempfile
 import warnings
@@ -15,24 +14,16 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, seed, settings
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import trax
 from tests.counting import count
 from tests.crashing import MEMORY, NAMES, Demand, Model, State, make_small, recovered, without_chance
+from tests.helpers import run_machine
 from tests.workloads import Workload
 from trax.testing.disks import Disk
 from trax.testing.recording import Image, RecordingFileSystem
 
-EXAMPLES = int(os.environ.get("TRAX_MACHINE_RUNS", "60"))
 SETTLED = ("store/lock",)
 names = st.lists(st.sampled_from(NAMES), min_size=1, max_size=2, unique=True)
 sizes = st.sampled_from([0, 0, 0, 600])
@@ -188,21 +179,7 @@ class PowerMachine(RuleBasedStateMachine):
 
 def test_whatever_is_done_and_whenever_the_power_fails_nothing_durable_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     make_small(monkeypatch)
-    chosen = os.environ.get("TRAX_SEED")
-    print(f"TRAX_SEED={chosen or ''}")
-    machine = seed(chosen)(PowerMachine) if chosen else PowerMachine
     PowerMachine.runs = PowerMachine.losses = 0
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=30,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            derandomize=not chosen,
-            database=None,
-            report_multiple_bugs=False,
-        ),
-    )
+    run_machine(PowerMachine, steps=30)
     count("state machine runs", PowerMachine.runs)
     count("power losses in the state machine", PowerMachine.losses)

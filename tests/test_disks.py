@@ -270,6 +270,15 @@ def test_an_older_write_may_be_lost_under_a_newer_one() -> None:
     assert b"1" * 2048 in found and bytes(2048) in found
 
 
+def test_within_one_sector_too_an_older_write_may_be_lost_beside_a_newer_one() -> None:
+    file = FileContents(bytes(512))
+    for offset, data in [(0, b"1" * 30), (30, b"2" * 100), (130, b"3" * 10)]:
+        file.write(data, offset)
+    found = {content[:140] for content in contents_of(file)}
+    assert bytes(30) + b"2" * 100 + b"3" * 10 in found and bytes(130) + b"3" * 10 in found
+    assert b"1" * 15 + bytes(125) in found, "and a write may be torn"
+
+
 def test_room_that_was_made_reads_as_zeros_once_it_is_synced() -> None:
     file = FileContents(b"s" * 100)
     file.allocate(2048)

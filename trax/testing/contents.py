@@ -16,7 +16,7 @@ fdatasync may not leave it out (fdatasync(2)). It makes no *name* durable: see :
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 from typing import TypeVar
 
@@ -120,7 +120,11 @@ class FileContents:
 
 
 class PossibleContents:
-    """All that a file may hold after a power loss, one ``bytes`` each. Iterate for all, or choose one."""
+    """All that a file may hold after a power loss, one ``bytes`` each. Iterate for all, or choose one.
+
+    All but for this: a sector may be torn anywhere, and is torn in the middle of what changed and between two writes;
+    noise may be any, and is one pattern; of what removed files left behind it is the last.
+    """
 
     def __init__(
         self,
@@ -166,7 +170,7 @@ class PossibleContents:
     def _cell(self, sector: int, nbytes: int) -> list[bytes]:
         if (sector, nbytes) not in self._variants:
             versions = _newest_first(self._versions[sector])
-            every = [*versions, *_torn(versions)]
+            every = [*versions, *_torn(self._versions[sector])]
             if sector >= self._fresh_from:
                 start = sector * SECTOR_BYTES
                 every.append(NOISE)
@@ -196,15 +200,20 @@ def _newest_first(history: Sequence[T]) -> list[T]:
     return list(dict.fromkeys([history[-1], history[0], *reversed(history)]))
 
 
-def _torn(versions: Sequence[bytes]) -> Iterator[bytes]:
-    """Half of what changed between two of the versions has arrived: the first half, or the second."""
-    pairs = [(one, two) for place, one in enumerate(versions) for two in versions[place + 1 :]]
-    if len(versions) > _MANY_VERSIONS:
-        pairs = [(one, two) for one, two in pairs if one is versions[0]]
-    for one, two in pairs:
-        changed = int.from_bytes(one) ^ int.from_bytes(two)
-        first = SECTOR_BYTES - (changed.bit_length() + 7) // 8
-        last = SECTOR_BYTES - 1 - ((changed & -changed).bit_length() - 1) // 8
-        middle = (first + last + 1) // 2
-        yield one[:middle] + two[middle:]
-        yield two[:middle] + one[middle:]
+def _torn(history: Sequence[bytes]) -> Iterator[bytes]:
+    """What two moments may come to together: torn in the middle of what changed, or where a change between began."""
+    pairs = [(old, new) for new in range(len(history)) for old in range(new)]
+    if len(history) > _MANY_VERSIONS:
+        pairs = [(old, new) for old, new in pairs if old == 0 or new == len(history) - 1]
+    begins = [_difference(old, new)[0] for old, new in pairwise(history)]
+    for old, new in pairs:
+        first, last = _difference(history[old], history[new])
+        for cut in dict.fromkeys([(first + last + 1) // 2, *begins[old + 1 : new]]):
+            yield history[new][:cut] + history[old][cut:]
+            yield history[old][:cut] + history[new][cut:]
+
+
+def _difference(old: bytes, new: bytes) -> tuple[int, int]:
+    """The first and the last byte that differ."""
+    bits = int.from_bytes(old) ^ int.from_bytes(new)
+    return SECTOR_BYTES - (bits.bit_length() + 7) // 8, SECTOR_BYTES - 1 - ((bits & -bits).bit_length() - 1) // 8

@@ -115,7 +115,11 @@ class Outcomes:
                     yield image
 
     def choose(self, choose: Choose) -> Image:
-        """The image that ``choose`` leads to: see :data:`trax.testing.contents.Choose`."""
+        """The image that ``choose(kind, number)`` leads to, which picks one of so many possibilities, counted from 0.
+
+        ``kind`` is "name", "size" or "sector". 0 is always what the operating system shows, so a search that shrinks
+        numbers loses as little as it takes; 1 is what was durable before, where that differs.
+        """
         found = self._names.choose(choose)
         contents = {}
         for number in sorted(set(found.files.values())):
