@@ -425,6 +425,6 @@ def _sync_regularly(committer: weakref.ref[Committer], ended: threading.Event, i
                 live.sync(mark=False)
             except HandleError:
                 return  # the committer keeps it, and raises it at the next call
-            except TraxError as error:
-                logger.warning("the log could not be synced; the next attempt is in %s s: %s", interval_s, error)
+            except (TraxError, MemoryError) as error:
+                logger.warning("the log could not be synced; the next attempt is in %s s: %r", interval_s, error)
         del live

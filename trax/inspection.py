@@ -99,22 +99,23 @@ def verify_store(path: str | os.PathLike[str], *, fs: FileSystem | None = None) 
     """
     fs = fs or LocalFileSystem()
     layout = Layout(path)
-    for last_try in _tries():
-        found = Verification(layout.path)
-        try:
-            survey(fs, layout, create=False)
-            snapshot = _load(fs, layout)
-        except CorruptionError as error:
-            found.problems.append(error)
-            return found
-        except TraxError as error:
-            if error.path != layout.snapshot:
-                raise
-            found.problems.append(error)
-            return found
-        _verify(fs, layout, snapshot, found)
-        if last_try or not _moved_on(fs, layout, snapshot, found.problems):
-            break
+    with asking("look at", layout.path):
+        for last_try in _tries():
+            found = Verification(layout.path)
+            try:
+                survey(fs, layout, create=False)
+                snapshot = _load(fs, layout)
+            except CorruptionError as error:
+                found.problems.append(error)
+                return found
+            except TraxError as error:
+                if error.path != layout.snapshot:
+                    raise
+                found.problems.append(error)
+                return found
+            _verify(fs, layout, snapshot, found)
+            if last_try or not _moved_on(fs, layout, snapshot, found.problems):
+                break
     return found
 
 
@@ -125,16 +126,17 @@ def describe_store(path: str | os.PathLike[str], *, fs: FileSystem | None = None
     """
     fs = fs or LocalFileSystem()
     layout = Layout(path)
-    for last_try in _tries():
-        survey(fs, layout, create=False)
-        snapshot = _load(fs, layout)
-        info = StoreInfo(layout.path, snapshot, find_writer(fs, layout), last_sequence=snapshot.sequence)
-        _describe_snapshots(fs, layout, info)
-        _describe_log(fs, layout, info)
-        if fs.kind(layout.removed) == "directory":
-            info.removed = fs.listdir(layout.removed)
-        if last_try or not _moved_on(fs, layout, snapshot, info.problems):
-            break
+    with asking("look at", layout.path):
+        for last_try in _tries():
+            survey(fs, layout, create=False)
+            snapshot = _load(fs, layout)
+            info = StoreInfo(layout.path, snapshot, find_writer(fs, layout), last_sequence=snapshot.sequence)
+            _describe_snapshots(fs, layout, info)
+            _describe_log(fs, layout, info)
+            if fs.kind(layout.removed) == "directory":
+                info.removed = fs.listdir(layout.removed)
+            if last_try or not _moved_on(fs, layout, snapshot, info.problems):
+                break
     return info
 
 

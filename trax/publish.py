@@ -43,9 +43,9 @@ class Publisher:
         self._committer = committer
         self._guard = CallGuard()
         self._publishing = threading.Lock()
-        self._ordering = threading.Condition()
+        self._ordering = threading.Lock()
         self._calls = 0
-        self._in_flight: set[int] = set()
+        self._running: list[threading.Lock] = []
         self._closed = False
         self._newest: dict[str, int] = {}
 
@@ -70,7 +70,10 @@ class Publisher:
         self._guard.check()
         with self._ordering:
             self._closed = True
-            self._ordering.wait_for(lambda: not self._in_flight)
+            running = [*self._running]
+        for call in running:
+            with call:
+                pass
 
     def publish(
         self, call: int, changes: Mapping[str, Change], ahead: Sequence[tuple[int, Commit]] = (), sequences: int = 1
@@ -80,22 +83,22 @@ class Publisher:
         ``ahead`` are records that become part of the log with them, each with its place among the new sequences.
         """
         thread = self._guard.check()
+        running = threading.Lock()
         try:
             self._guard.threads.add(thread)
-            self._enter(call)
-            return self._publish(call, changes, ahead, sequences)
+            # What close() waits for is a lock, because the end of a block gives it back even when it is interrupted.
+            with running:
+                self._enter(running)
+                return self._publish(call, changes, ahead, sequences)
         finally:
             self._guard.threads.discard(thread)
-            with self._ordering:
-                self._in_flight.discard(call)
-                self._ordering.notify_all()
 
-    def _enter(self, call: int) -> None:
+    def _enter(self, running: threading.Lock) -> None:
         with self._ordering:
             if self._closed:
                 self._committer.check()
                 raise ClosedError("this handle is being closed. Open the store again.", reason="closed")
-            self._in_flight.add(call)
+            self._running = [*(one for one in self._running if one.locked()), running]
 
     def _publish(
         self, call: int, changes: Mapping[str, Change], ahead: Sequence[tuple[int, Commit]], sequences: int

@@ -102,7 +102,8 @@ class GrowingSegment:
                 self.latest_epoch = max(self.latest_epoch, walk.latest_epoch)
                 self.published = max(self.published, walk.published)
             try:
-                self.fault = judge(walk)
+                with asking("read", segment.path):
+                    self.fault = judge(walk)
                 return
             except CorruptionError:
                 # A page that was read before its writer filled it, followed by one read after, looks like damage once.

@@ -99,7 +99,8 @@ class Trax:
         self._closed: HandleError | None = None
         self._known_names: set[str] = set()
         self._creating = threading.RLock()
-        self._background_failure: TraxError | None = None
+        self._background_failure: Exception | None = None
+        self._closing = False
         self._writer: Writer | None = None
         self._storage: LocalStorage | LocalReader
         if mode == "r":
@@ -175,7 +176,13 @@ class Trax:
         call, cut = writer.publisher.begin()
         encoded = self._encode_values(mapping, values)
         changes = {name: Change(copy_buffers(value), cut) for name, value in encoded.items()}
-        future = self._background.submit(writer.publisher.publish, call, changes)
+        try:
+            future = self._background.submit(writer.publisher.publish, call, changes)
+        except RuntimeError as error:
+            if not self._closing:
+                raise
+            text = f"this handle of {self.path} is being closed. Open the store again."
+            raise ClosedError(text, path=self.path, reason="closed") from error
         future.add_done_callback(self._note_failure)
         return future
 
@@ -348,6 +355,7 @@ class Trax:
         text = f"this handle of {self.path} was closed. Open the store again with trax.Trax()."
         error = ClosedError(text, path=self.path, reason="closed")
         if self._writer is not None:
+            self._closing = True
             self._background.shutdown()
             try:
                 self._writer.close(error)
@@ -490,7 +498,7 @@ class Trax:
 
     def _note_failure(self, future: Future[int]) -> None:
         error = None if future.cancelled() else future.exception()
-        if isinstance(error, TraxError):
+        if isinstance(error, Exception):
             self._background_failure = error
 
     def _raise_background_failure(self) -> None:

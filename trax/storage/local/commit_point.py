@@ -25,18 +25,20 @@ class CommitPoint:
         self.snapshot = snapshot
         self.unsettled = False
         """Whether a rename was begun and its caller has not yet taken over the state that it brought."""
-        self.mode = fs.mode(layout.snapshot) if fs.kind(layout.snapshot) == "file" else None
+        with asking("look at", layout.snapshot):
+            self.mode = fs.mode(layout.snapshot) if fs.kind(layout.snapshot) == "file" else None
 
     def replace(self, snapshot: Snapshot) -> None:
         """Make ``snapshot`` the state of the store.
 
         StorageError: nothing happened. FinishedError: it may have happened, and only opening the store again tells.
         """
-        fd = self._write_new(snapshot)
+        spare: int | None
+        spare = fd = self._write_new(snapshot)
         self.unsettled = True
         try:
             self._fs.rename(self._layout.snapshot_new, self._layout.snapshot)
-            old, self._fd = self._fd, fd
+            spare, self._fd = self._fd, fd
             self.snapshot = snapshot
             # Makes durable: that the name "snapshot" leads to the new file. Until then a power loss brings the old
             # one back, so nothing that the old one names may be removed and nothing acknowledged.
@@ -45,10 +47,8 @@ class CommitPoint:
         except OSError as error:  # an interrupt goes on as it is; check_settled() says the rest
             raise self._finished(str(error)) from error
         finally:
-            if self._fd is not fd:
-                self._fs.close(fd)
-        if old is not None:
-            self._fs.close(old)
+            if spare is not None:
+                self._fs.close(spare)
 
     def check_settled(self) -> None:
         """FinishedError when a replacement was begun and nobody knows how it ended."""

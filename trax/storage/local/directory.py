@@ -11,6 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import threading
@@ -78,6 +79,8 @@ class LocalStorage:
             self._last_blob = self._state.snapshot.last_blob
             self._last_segment = self._state.snapshot.last_segment
             self._numbering = threading.Lock()
+            self._syncing_blobs = threading.Lock()
+            self._failed_syncs_of_blobs = 0
             self._closed = False
         except BaseException:
             self._lock.release()
@@ -91,10 +94,23 @@ class LocalStorage:
         writer = self._state.writer
         try:
             writer.append(first_sequence, commits)
-        except OSError:
+        except FinishedError:
+            raise
+        except OSError as error:
             with asking("append to", writer.path):
-                writer.cut_back()
+                self._take_back(writer, error)
                 raise
+
+    def _take_back(self, writer: SegmentWriter, error: OSError) -> None:
+        """Remove what a failed write has left: whole records among it would be found by the next opening."""
+        try:
+            writer.cut_back()
+        except OSError as failure:
+            text = (
+                f"could not append to {writer.path} ({error}), nor take back what was written of it ({failure}). Open "
+                f"the store again to see what became of it."
+            )
+            raise FinishedError(text, path=writer.path, reason=str(failure)) from error
 
     def sync(self) -> None:
         self._check_open()
@@ -121,6 +137,7 @@ class LocalStorage:
 
     @property
     def names(self) -> Mapping[str, Stored]:
+        self._commit_point.check_settled()
         return self._commit_point.snapshot.names
 
     @property
@@ -142,19 +159,31 @@ class LocalStorage:
         with self._numbering:
             self._last_blob += 1
             number = self._last_blob
+        failed_before = self._failed_syncs_of_blobs
         path = self._layout.blob(number)
         with asking("write", path):
             fd = self._fs.create(path, self._commit_point.mode)
             try:
                 reference = write_blob(self._fs, fd, self._commit_point.snapshot.store_id, number, encoded)
-                # Makes durable: the blob's name, before a snapshot names it.
-                self._fs.fsync_directory(self._layout.blobs)
+                self._sync_blobs(failed_before)
             except BaseException:
                 self._remove(path)
                 raise
             finally:
                 self._fs.close(fd)
         return reference
+
+    def _sync_blobs(self, failed_before: int) -> None:
+        """Make the name of a blob durable that was created when so many of these syncs had failed."""
+        with self._syncing_blobs:
+            try:
+                self._fs.fsync_directory(self._layout.blobs)  # makes durable: its name, before a snapshot names it
+            except OSError:
+                self._failed_syncs_of_blobs += 1
+                raise
+            if self._failed_syncs_of_blobs != failed_before:
+                # Another thread's sync failed, and may have lost this name: then this one has succeeded without it.
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def discard(self, values: Iterable[BlobReference]) -> None:
         snapshot, kept, _, _ = self._state
@@ -219,6 +248,8 @@ class LocalStorage:
 
     def view(self, names: Collection[str] = (), at: int | None = None) -> LocalView:
         def state() -> tuple[Snapshot, int]:
+            # After an interrupted commit the present state may be the one before it, and the store's the one after it.
+            self._commit_point.check_settled()
             now = self._state
             return now.snapshot, now.writer.tail.offset
 
@@ -263,6 +294,8 @@ class LocalStorage:
 
     def _let_go(self) -> None:
         writer = self._writer
+        if writer.sync_failed:
+            return
         with asking("close", writer.path):
             writer.cut_back()
             if writer.provable:

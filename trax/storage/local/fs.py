@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import mmap
 import os
 import stat
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from filelock import lock_descriptor, unlock_descriptor
 
@@ -42,6 +44,7 @@ class FileSystem(Protocol):
     def link(self, source: str, target: str) -> None: ...
     def unlink(self, path: str) -> None: ...
     def mkdir(self, path: str, mode: int | None = None) -> None: ...
+    def rmdir(self, path: str) -> None: ...
     def fsync_directory(self, path: str) -> None: ...
     def listdir(self, path: str) -> list[str]: ...
     def kind(self, path: str) -> str: ...
@@ -54,6 +57,34 @@ class FileSystem(Protocol):
     def is_locked(self, fd: int) -> bool: ...
 
 
+class Descriptor(int):
+    """The number of an open file, which is closed when nobody holds the number any more, if it was not before.
+
+    An interrupt may come when a system call has returned and its result has not yet been assigned, where no ``try``
+    knows of it. A plain number would then stay open, and a lock on it held, until the process ends.
+    """
+
+    _file: io.FileIO
+
+    @classmethod
+    def open(cls, path: str, flags: int) -> Descriptor:
+        opened: Iterable[Any] = map(os.open, (path,), (flags | os.O_CLOEXEC,), (0o666,))
+        try:
+            # Unpacking the map opens the file, and the call takes charge of it: one step for the interpreter, which
+            # looks for interrupts only behind it.
+            file = io.FileIO(*opened)
+        except IsADirectoryError as error:
+            if isinstance(error.filename, int):  # opened, and not taken
+                os.close(error.filename)
+            raise
+        fd = cls(file.fileno())
+        fd._file = file
+        return fd
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class LocalFileSystem:
     """The real one."""
 
@@ -62,26 +93,34 @@ class LocalFileSystem:
 
         A pipe, a device or a directory in its place is an error, and no reason to wait.
         """
-        flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        fd = os.open(path, flags | (os.O_RDWR if write else os.O_RDONLY))
+        fd = Descriptor.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_NOFOLLOW | os.O_NONBLOCK)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
+            fd.close()
             raise OSError(errno.EINVAL, "it is not a regular file")
         return fd
 
     def create(self, path: str, mode: int | None = None) -> int:
         """A descriptor of a new file; one that exists is an error. ``mode`` overrides the umask."""
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        fd = Descriptor.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
         if mode is not None:
             try:
                 os.fchmod(fd, mode)
             except BaseException:
-                os.close(fd)
+                fd.close()
                 raise
         return fd
 
     def close(self, fd: int) -> None:
-        os.close(fd)
+        """Let go of the file, which the system does in any case.
+
+        What it reports besides is no answer to anything: whatever was to be kept has been synced before.
+        """
+        assert isinstance(fd, Descriptor), "a descriptor of this file system"
+        try:
+            fd.close()
+        except OSError as error:
+            if error.errno not in (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EINTR):
+                raise
 
     def size(self, fd: int) -> int:
         return os.fstat(fd).st_size
@@ -157,6 +196,10 @@ class LocalFileSystem:
         os.mkdir(path)
         if mode is not None:
             os.chmod(path, mode)
+
+    def rmdir(self, path: str) -> None:
+        """Remove a directory that is empty."""
+        os.rmdir(path)
 
     def fsync_directory(self, path: str) -> None:
         """The names in the directory (creations, renames, removals) are on stable storage when this returns."""
@@ -264,11 +307,20 @@ def write_file(fs: FileSystem, path: str, data: bytes, mode: int | None = None) 
 
 def make_directory(fs: FileSystem, path: str, mode: int | None = None) -> None:
     """Create a directory if there is none; its name is on stable storage when this returns."""
-    with suppress(FileExistsError):
+    made = True
+    try:
         fs.mkdir(path, mode)
-    # Makes durable: the directory's name, or a power loss takes all that is in it. Synced even if it existed: a crash
-    # may have come between another attempt's mkdir and its fsync.
-    fs.fsync_directory(os.path.dirname(path))
+    except FileExistsError:
+        made = False
+    try:
+        # Makes durable: the directory's name, or a power loss takes all that is in it. Synced even if it existed: a
+        # crash may have come between another attempt's mkdir and its fsync.
+        fs.fsync_directory(os.path.dirname(path))
+    except OSError:
+        if made:  # or the next attempt would find the name, and its fsync succeed without it
+            with suppress(OSError):
+                fs.rmdir(path)
+        raise
 
 
 def make_missing_directories(fs: FileSystem, path: str, mode: int | None = None) -> None:

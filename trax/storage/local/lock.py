@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import warnings
-import weakref
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
@@ -59,19 +58,20 @@ class WriterLock:
 
     def release(self) -> None:
         """Let the next writer in."""
-        if self._fd is not None:
-            self._finalizer.detach()
-            self._fs.unlock(self._fd)
-            fd, self._fd = self._fd, None
-            self._fs.close(fd)
-        elif not self.real and read_owner_file(self._fs, self._layout) == self._owner:
-            self._fs.unlink(self._layout.owner)  # unless another has taken over meanwhile: then it is its file
-        self._fd, self.real = None, True
+        with asking("unlock", self._layout.lock):
+            if self._fd is not None:
+                try:
+                    self._fs.unlock(self._fd)  # closing alone would leave it to a child that has the descriptor, too
+                finally:
+                    self._fs.close(self._fd)
+                    self._fd = None
+            elif not self.real and read_owner_file(self._fs, self._layout) == self._owner:
+                self._fs.unlink(self._layout.owner)  # unless another has taken over meanwhile: then it is its file
+        self.real = True
 
     def abandon(self) -> None:
         """In a forked child: drop the descriptor. Unlocking it would unlock the parent, whose lock it is."""
         if self._fd is not None:
-            self._finalizer.detach()
             self._fs.close(self._fd)
         self._fd, self.real = None, True
 
@@ -86,9 +86,6 @@ class WriterLock:
                     self._fs.truncate(fd, 0)
                     write_all(self._fs, fd, encode_owner(self._owner), 0)
                     self._fd = fd
-                    # An interrupt while the store is being opened must not leave it locked until the process ends.
-                    self._finalizer = weakref.finalize(self, self._fs.close, fd)
-                    self._finalizer.atexit = False
                     return
                 owner = decode_owner(self._fs.pread(fd, _OWNER_BYTES, 0))
             except FileNotFoundError:
@@ -109,17 +106,26 @@ class WriterLock:
             f"keeps other writers out instead. It stays behind when its process is killed; {self._words.to_free}."
         )
         warnings.warn(LockWarning(text), stacklevel=2)
-        try:
-            self._create_owner_file()
-        except FileExistsError:
-            self._take_over()
         self.real = False
+        try:
+            try:
+                self._create_owner_file()
+            except FileExistsError:
+                self._take_over()
+        except BaseException:
+            with suppress(OSError):
+                self.release()
+            raise
 
     def _create_owner_file(self) -> None:
         fd = self._fs.create(self._layout.owner)
         try:
             write_all(self._fs, fd, encode_owner(self._owner), 0)
             self._fs.fsync(fd)  # makes durable: who the owner is, for whoever finds the file after a power loss
+        except BaseException:
+            with suppress(OSError):
+                self._fs.unlink(self._layout.owner)  # it may say of nobody that he is the owner
+            raise
         finally:
             self._fs.close(fd)
 

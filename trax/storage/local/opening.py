@@ -21,7 +21,7 @@ from trax.errors import CorruptionError, TornTailWarning
 from trax.storage.local.commit_point import CommitPoint, load_snapshot
 from trax.storage.local.creation import first_snapshot, survey
 from trax.storage.local.framing import SEGMENT_HEADER_BYTES, decode_segment_header
-from trax.storage.local.fs import FileSystem
+from trax.storage.local.fs import FileSystem, make_directory
 from trax.storage.local.layout import Layout, file_numbers, segment_numbers
 from trax.storage.local.payload import MalformedPayloadError
 from trax.storage.local.reader import check_codec
@@ -233,11 +233,11 @@ def _report(torn: TornTail) -> None:
 
 
 def _restore_empty_directories(fs: FileSystem, layout: Layout) -> None:
-    """Make those that a tool which copies files only has left out. A publish syncs their names before it needs them."""
+    """Make those that a tool which copies files only has left out."""
     with asking("open", layout.path):
         for directory in (layout.blobs, layout.kept):
             if fs.kind(directory) == "absent":
-                fs.mkdir(directory, fs.mode(layout.path))
+                make_directory(fs, directory, fs.mode(layout.path))
 
 
 def sweep(fs: FileSystem, layout: Layout, snapshot: Snapshot, blobs: set[int]) -> None:
@@ -316,7 +316,8 @@ def _take_over(
                     fs.fsync_directory(layout.path)  # makes durable: the new segment's name
                 commit_point.replace(snapshot)
                 # Not synced, and not needed: it tells that the segment was named, should an older snapshot be put back.
-                writer.mark(snapshot.sequence)
+                with suppress(OSError):
+                    writer.mark(snapshot.sequence)
             commit_point.unsettled = False
             commit_point.check_owner()
             sweep(fs, layout, snapshot, {reference.number for reference in blobs_of(snapshot, kept)})

@@ -5,6 +5,8 @@ Invariants:
 - Bytes are written at an explicit offset, the writer's tail, and the tail moves in one assignment after they are: a
   write that failed or was interrupted is simply written again at the same place, or something else is.
 - ``synced`` only moves after a completed fsync, to where the tail was before it began.
+- After a failed fsync nothing is written or synced any more: the next one would succeed without the bytes that the
+  failed one has lost.
 - ``summary`` never says less than is true: a segment may be removed on its word.
 """
 
@@ -17,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from trax.errors import FinishedError
 from trax.storage.base import Commit, Record
 from trax.storage.local.framing import (
     EXPLICIT_SEQUENCES,
@@ -76,6 +79,7 @@ class SegmentWriter:
     before: int
     """The last sequence before the segment's first record."""
     summary: Summary = field(default_factory=Summary)
+    sync_failed: bool = False
 
     def __post_init__(self) -> None:
         self._room = self.fs.size(self.fd)
@@ -129,8 +133,9 @@ class SegmentWriter:
         data, chain = encode_frame(
             b"", self.salt, start.offset, MARK, flags, 0, sequence, self.synced, start.chain, self.manner.epoch
         )
-        self._write(data, Tail(start.offset + len(data), chain, start.sequence))
-        self._mark = start, self.tail
+        end = Tail(start.offset + len(data), chain, start.sequence)
+        self._mark = start, end  # it means nothing before the tail is there, and must be known as soon as it is
+        self._write(data, end)
 
     @property
     def provable(self) -> bool:
@@ -150,8 +155,14 @@ class SegmentWriter:
         return start if end == self.tail else self.tail
 
     def sync(self) -> None:
+        self._check_synced_so_far()
         offset = self.tail.offset
-        self.fs.fdatasync(self.fd)  # makes durable: every frame up to the tail, and the size when the file grew
+        try:
+            self.fs.fdatasync(self.fd)  # makes durable: every frame up to the tail, and the size when the file grew
+        except OSError:
+            # The very next step of the interpreter: no interrupt can come between and let the failure be forgotten.
+            self.sync_failed = True
+            raise
         self.synced = max(self.synced, offset)
 
     def cut_back(self) -> None:
@@ -180,7 +191,16 @@ class SegmentWriter:
         )
         return data, Tail(offset + len(data), chain, first_sequence + count - 1)
 
+    def _check_synced_so_far(self) -> None:
+        if self.sync_failed:
+            text = (
+                f"an fsync of {self.path} has failed, so what the disk holds of it is unknown, and nothing more is "
+                f"written to it. Open the store again: it writes anew what it can't prove to be there."
+            )
+            raise FinishedError(text, path=self.path, reason="a failed fsync")
+
     def _write(self, data: bytes, tail: Tail) -> None:
+        self._check_synced_so_far()
         if self._preallocate and tail.offset > self._room:
             self._make_room(tail.offset)
         write_all(self.fs, self.fd, data, self.tail.offset)

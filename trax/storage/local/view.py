@@ -163,7 +163,8 @@ def _growing_frames(fs: FileSystem, segment: OpenSegment) -> Iterator[Frame]:
                 seen = frame.sequences[-1]
                 yield frame
         try:
-            judge(walk)
+            with asking("read", segment.path):
+                judge(walk)
             return
         except CorruptionError:
             # A page that was read before the writer filled it, or a mark before it was replaced, looks like damage
