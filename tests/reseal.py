@@ -6,6 +6,7 @@ by somebody who makes the checksums anew. This module knows nothing of ``trax``:
 
 from __future__ import annotations
 
+import copy
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -200,11 +201,13 @@ class Store:
     @classmethod
     def load(cls, path: Path) -> Store:
         snapshot = Snapshot.parse((path / "snapshot").read_bytes())
-        sealed = {number: end for number, _, end in snapshot.body[1]}
+        sealed = {number: end for number, _, end, *_ in snapshot.body[1]}
         store = cls(snapshot, {}, {}, {}, {})
         for file in sorted(one for one in path.rglob("*") if one.is_file()):
             name, data = str(file.relative_to(path)), file.read_bytes()
-            if name.startswith("kept/"):
+            if len(data) < 48:
+                store.others[name] = data
+            elif name.startswith("kept/"):
                 store.kept[name] = Snapshot.parse(data)
             elif name.startswith("blobs/"):
                 store.blobs[name] = Blob.parse(data)
@@ -213,6 +216,9 @@ class Store:
             elif name != "snapshot":
                 store.others[name] = data
         return store
+
+    def copy(self) -> Store:
+        return copy.deepcopy(self)
 
     def files(self, change: Callable[[Body], None] = lambda body: None) -> dict[str, bytes]:
         """Every file; ``change`` is what is done to the snapshot's body when all that it names is written."""

@@ -189,8 +189,10 @@ class StoreReader:
         self.entries: dict[str, list[tuple[int, bytes]]] = {}
         self.kinds: list[bytes] = []
         self.flags: set[int] = set()
-        for number, salt, sealed in self.snapshot["segments"]:
-            self.read_segment(number, salt, sealed)
+        for number, salt, sealed, *proven in self.snapshot["segments"]:
+            ends = self.read_segment(number, salt, sealed)
+            assert sealed is None or not proven
+            assert all(tail in ends for tail in proven)
 
     def read_snapshot(self, path: Path) -> dict[str, Any]:
         data = path.read_bytes()
@@ -207,7 +209,8 @@ class StoreReader:
         assert [row[0] for row in rows] == [*map(str, range(len(items)))]
         return dict(zip((row[1] for row in rows), items, strict=True))
 
-    def read_segment(self, number: int, salt: bytes, sealed: list[int] | None) -> None:
+    def read_segment(self, number: int, salt: bytes, sealed: list[int] | None) -> list[list[int]]:
+        """Check it; where each of its frames ends."""
         data = (self.path / f"log.{number:08}").read_bytes()
         header = self.page.unpack("format-segment-header", data)
         offset = self.page.size("format-segment-header")
@@ -215,6 +218,7 @@ class StoreReader:
         assert (header["store_id"], header["number"], header["salt"]) == (self.snapshot["store_id"], number, salt)
         chain, sequence, let_go = header["checksum"], 0, False
         end = len(data) if sealed is None else sealed[0]
+        ends: list[list[int]] = []
         while any(data[offset:end]):
             frame, payload = self.read_frame(data, offset, salt)
             assert frame["chain"] == chain
@@ -227,13 +231,16 @@ class StoreReader:
                 assert (payload, frame["record_count"]) == (b"", 0)
                 assert frame["flags"] in (0, 2)
                 let_go = frame["flags"] == 2
+                ends.append([offset, chain, sequence])
                 assert sequence <= frame["first_sequence"] <= max(sequence, self.snapshot["sequence"])
                 continue
             assert frame["first_sequence"] > sequence
             assert frame["flags"] in (0, 1)
             sequence = self.read_records(frame, payload)
+            ends.append([offset, chain, sequence])
         if sealed is not None:
             assert sealed == [offset, chain, sequence] and not let_go
+        return ends
 
     def read_frame(self, data: bytes, offset: int, salt: bytes) -> tuple[dict[str, Any], bytes]:
         frame = self.page.unpack("format-frame-header", data, offset)
@@ -343,7 +350,7 @@ def test_the_page_decodes_a_store(page: Page, tmp_path: Path) -> None:
     closed = StoreReader(page, tmp_path / "store")
     assert closed.entries == reader.entries and closed.kinds[-1] == b"trxM"
     assert 2 in closed.flags - reader.flags, "close() lets go of the store, and nothing before it does"
-    assert reader.snapshot["last_segment"] == max(number for number, _, _ in reader.snapshot["segments"])
+    assert reader.snapshot["last_segment"] == max(number for number, *_ in reader.snapshot["segments"])
     blobs = [int(path.name) for path in (tmp_path / "store" / "blobs").iterdir()]
     assert 0 < max(blobs) <= reader.snapshot["last_blob"]
 

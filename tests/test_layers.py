@@ -14,7 +14,7 @@ import trax
 PACKAGE = Path(trax.__file__).parent
 
 FLOORS = [
-    {"trax._version", "trax.errors"},
+    {"trax._version", "trax.errors", "trax.lengths"},
     {"trax.codecs"},
     {"trax.storage", "trax.storage.base"},
     {"trax.storage.local.fs", "trax.storage.local.framing", "trax.storage.local.layout", "trax.storage.local.owner"},

@@ -19,7 +19,7 @@ import pytest
 
 import trax
 from tests.counting import count
-from tests.helpers import reopen_and_check
+from tests.helpers import kill, reopen_and_check
 from tests.test_cli import flip, on_terminal, run
 from trax.inspection import verify_store
 from trax.repair import Repair
@@ -179,6 +179,20 @@ def test_sequences_that_were_lost_are_not_given_out_again(path: Path) -> None:
     with trax.Trax(path) as store:
         assert store.log(b="new") > 12
         assert store.recover("b", replay_log=fold) == [0, 1, 2, "new"]
+
+
+def test_the_sequence_of_a_lost_last_record_is_not_given_out_again(tmp_path: Path) -> None:
+    """Its frame's header, or the mark behind it, still names it."""
+    for end in ("closed", "killed"):
+        path = tmp_path / end
+        store = trax.Trax(path)
+        store.checkpoint(a=[0])
+        last = [store.log(a=number) for number in range(3)][-1]
+        store.close() if end == "closed" else kill(store)
+        flip_record(path / "log.00000001", 1 if end == "killed" else 2)
+        assert run("repair", path, "--yes").returncode == 0
+        with trax.Trax(path) as store:
+            assert store.log(a="new") > last
 
 
 def test_a_log_that_was_put_together_is_not_written_again_by_the_next_writer(path: Path) -> None:

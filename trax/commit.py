@@ -21,9 +21,9 @@ from collections.abc import Callable
 from itertools import groupby
 from typing import Literal, TypeVar
 
-from trax.errors import FinishedError, HandleError, TraxError
+from trax.errors import FinishedError, HandleError, StorageError, TraxError
 from trax.guard import CallGuard
-from trax.storage.base import Commit, Storage
+from trax.storage.base import MAX_SEQUENCE, Commit, Storage
 
 logger = logging.getLogger("trax")
 T = TypeVar("T")
@@ -123,9 +123,7 @@ class Committer:
 
         def do() -> T:
             with self._mutex:
-                self.check()
-                first = self._last + 1
-                self._last += count
+                first = self._give_out(count)
             self._raise(self._bring(sync=True, below=first))
             try:
                 result = action(first)
@@ -198,12 +196,19 @@ class Committer:
 
     def _enqueue(self, commit: Commit, nbytes: int, *, waits: bool) -> Pending:
         with self._mutex:
-            self.check()
-            pending = Pending(self._last + 1, commit, nbytes, waits=waits)
-            self._last = pending.last
+            pending = Pending(self._give_out(len(commit)), commit, nbytes, waits=waits)
             self._queue.append(pending)
             self._queued_bytes += nbytes
         return pending
+
+    def _give_out(self, count: int) -> int:
+        """The first of so many new sequences. ``_mutex`` is held."""
+        self.check()
+        first = self._last + 1
+        if first + count > MAX_SEQUENCE:
+            raise StorageError("the store has given out its last sequence: begin a new one.", reason="no sequence left")
+        self._last += count
+        return first
 
     def _buffer(self, commit: Commit, nbytes: int) -> int:
         # Room is made before the record is queued: if that fails, the call has failed, and nothing of it was kept.

@@ -104,7 +104,7 @@ def verify_store(path: str | os.PathLike[str], *, fs: FileSystem | None = None) 
         try:
             survey(fs, layout, create=False)
             snapshot = _load(fs, layout)
-        except MissingFileError as error:
+        except CorruptionError as error:
             found.problems.append(error)
             return found
         except TraxError as error:
@@ -195,11 +195,13 @@ def _verify(fs: FileSystem, layout: Layout, snapshot: Snapshot, found: Verificat
         _verify_segment(fs, layout, snapshot, segment, sequence, found)
         sequence = segment.sealed.sequence if segment.sealed else sequence
     _verify_is_latest(fs, layout, snapshot, found)
-    for directory in (layout.blobs, layout.kept):
-        if fs.kind(directory) == "absent":
-            text = f"{directory} is gone, and the store needs it, though it may be empty. 'trax repair' makes it again."
-            found.problems.append(MissingFileError(text, path=directory, reason="the directory is missing"))
-    found.notes += [f"{entry} is not part of the store" for entry in fs.listdir(layout.path) if not layout.ours(entry)]
+    with asking("look at", layout.path):
+        for directory in (layout.blobs, layout.kept):
+            if fs.kind(directory) == "absent":
+                text = f"{directory} is gone, and the store needs it, though it may be empty. 'trax repair' makes it."
+                found.problems.append(MissingFileError(text, path=directory, reason="the directory is missing"))
+        foreign = [entry for entry in fs.listdir(layout.path) if not layout.ours(entry)]
+    found.notes += [f"{entry} is not part of the store" for entry in foreign]
 
 
 def _verify_is_latest(fs: FileSystem, layout: Layout, snapshot: Snapshot, found: Verification) -> None:

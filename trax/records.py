@@ -78,7 +78,7 @@ class GrowingSegment:
     def __init__(self, fs: FileSystem, segment: OpenSegment) -> None:
         self._fs, self.segment = fs, segment
         # Never behind a mark that ends the segment: closing and opening write another one in its place.
-        self._tail = segment.start
+        self._tail, self._promised = segment.start, segment.reference.proven
         self.whole = self.end = segment.start.offset
         self.latest_epoch = self.published = 0
         self.fault: str | None = None
@@ -90,13 +90,15 @@ class GrowingSegment:
         while True:
             with asking("read", segment.path):
                 self.end = self._fs.size(segment.fd)
-            walk = Walk(self._fs, segment.fd, segment.path, segment.reference.salt, self._tail, self.end)
+            walk = Walk(
+                self._fs, segment.fd, segment.path, segment.reference.salt, self._tail, self.end, self._promised
+            )
             try:
                 with asking("read", segment.path):
                     yield from walk
             finally:
                 self._tail = walk.before_mark if _ends_with_mark(walk) else walk.tail
-                self.whole = walk.tail.offset
+                self.whole, self._promised = walk.tail.offset, walk.promised
                 self.latest_epoch = max(self.latest_epoch, walk.latest_epoch)
                 self.published = max(self.published, walk.published)
             try:

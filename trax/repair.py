@@ -201,7 +201,7 @@ class Repair:
                 self._fs.unlink(path)
             self._fs.close(writer.fd)
             raise
-        segments = (*repaired.segments, SegmentReference(number, writer.salt, None))
+        segments = (*repaired.segments, SegmentReference(number, writer.salt, None, writer.proven))
         return replace(repaired, segments=segments, last_segment=number), writer
 
     def _commit(self, repaired: Snapshot) -> None:

@@ -27,7 +27,7 @@ from trax.storage.local.fs import FileSystem
 from trax.storage.local.layout import Layout, file_numbers, segment_numbers
 from trax.storage.local.opening import check_is_latest
 from trax.storage.local.refusal import asking
-from trax.storage.local.snapshot import KeptReference, Snapshot
+from trax.storage.local.snapshot import KeptReference, Snapshot, check_room
 from trax.storage.local.view import check_blob, load_kept, stored_names
 
 _SHOWN_NAMES = 12
@@ -284,7 +284,7 @@ class Planner:
 
     def _finish(self, repaired: Snapshot, before: Snapshot, log: Log, *, older: bool) -> None:
         generations = [repaired.generation, before.generation, *self._numbers(self._layout.kept)]
-        self._plan.repaired = replace(
+        repaired = replace(
             repaired,
             # Above everything that is there, or an opening would take what is left over for a sign of a later snapshot.
             generation=max(generations) + 1,
@@ -292,6 +292,12 @@ class Planner:
             last_segment=max([repaired.last_segment, before.last_segment, *segment_numbers(self._entries())]),
             last_blob=max([repaired.last_blob, before.last_blob, *self._numbers(self._layout.blobs)]),
         )
+        try:
+            check_room(repaired)
+        except ValueError as error:
+            self._plan.notes.append(f"the store holds {error}, above which there is none for a new snapshot")
+            return
+        self._plan.repaired = repaired
         if log.damage is not None:
             self._say_lost_log(repaired.names, log)
         self._say_what_stays(repaired.names, log, older)

@@ -10,8 +10,9 @@ whose snapshot is lost: which of them belong together, they say themselves, by t
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from trax.errors import CorruptionError, FormatError, TraxError
 from trax.records import LogRecord, Wanted, frame_records
@@ -37,6 +38,8 @@ from trax.storage.local.view import open_segment
 from trax.storage.local.walk import Frame, Tail, Walk, judge, malformed
 
 _READ_BYTES = 1 << 18
+_SAID_MISSING = 100
+_PATIENCE = 16
 
 
 @dataclass
@@ -51,10 +54,10 @@ class Behind:
 
     def add(self, frame: Frame) -> None:
         try:
-            found = list(frame.entries())
-        except MalformedPayloadError:
+            found, last = list(frame.entries()), frame.sequences[-1]
+        except (MalformedPayloadError, IndexError):
             return
-        self.last = max(self.last, frame.sequences[-1])
+        self.last = max(self.last, last)
         self.records += frame.header.record_count
         for entries in found:
             self.sequences.setdefault(entries.name, []).extend(entries.sequences)
@@ -102,7 +105,7 @@ def scan_named(fs: FileSystem, layout: Layout, snapshot: Snapshot) -> Log:
             continue
         log.damage, tail = fault
         if tail is not None:
-            log.segments.append(reference._replace(sealed=tail))
+            log.segments.append(reference.ending(tail))
         for later in snapshot.segments[place:]:
             _look_behind(fs, layout, snapshot.store_id, later, log)
         break
@@ -116,8 +119,9 @@ def _scan_segment(
     segment = open_segment(fs, layout, snapshot.store_id, reference, log.last)
     try:
         with asking("read", segment.path):
-            end = reference.sealed.offset if reference.sealed else fs.size(segment.fd)
-            walk = Walk(fs, segment.fd, segment.path, reference.salt, segment.start, end)
+            size = fs.size(segment.fd)
+            end = reference.sealed.offset if reference.sealed else size
+            walk = Walk(fs, segment.fd, segment.path, reference.salt, segment.start, min(end, size), reference.proven)
             error = _walk_whole(walk, log, reference.number)
         log.saw(walk)
         if reference.sealed is None:
@@ -167,7 +171,8 @@ def _look_behind(fs: FileSystem, layout: Layout, store_id: bytes, reference: Seg
         return
     try:
         with asking("read", path):
-            end = reference.sealed.offset if reference.sealed else fs.size(segment.fd)
+            end = fs.size(segment.fd)
+            end = min(end, reference.sealed.offset) if reference.sealed else end
             last_byte = segment.start.offset
             for frame, offset in frames_behind(fs, segment.fd, reference.salt, segment.start.offset, end):
                 last_byte = offset
@@ -176,6 +181,9 @@ def _look_behind(fs: FileSystem, layout: Layout, store_id: bytes, reference: Seg
             if reference.sealed is None and end > last_byte:
                 behind.complete = False
                 behind.unknown_bytes += end - last_byte
+            log.latest_sequence = max(
+                log.latest_sequence, _latest_named(fs, segment.fd, reference.salt, segment.start.offset, end)
+            )
     finally:
         fs.close(segment.fd)
 
@@ -184,11 +192,13 @@ def frames_behind(fs: FileSystem, fd: int, salt: bytes, offset: int, end: int) -
     """Every whole frame between two offsets, whatever stands between them, each with the offset behind it.
 
     A frame's checksum covers its segment's salt and its own offset, so a frame that is stored inside a value is none.
+    It ends early where headers that are right stand before payloads that are not, again and again: no damage does that.
     """
     overlap = FRAME_HEADER_BYTES - 1
-    while offset < end:
+    patience = _Patience(_PATIENCE * (end - offset))
+    while offset < end and patience.nbytes > 0:
         data = fs.pread(fd, min(_READ_BYTES, end - offset), offset)
-        found = _first_frame(fs, fd, salt, data, offset, end)
+        found = _first_frame(fs, fd, salt, data, offset, end, patience)
         if found is not None:
             yield found
             offset = found[1]
@@ -198,15 +208,43 @@ def frames_behind(fs: FileSystem, fd: int, salt: bytes, offset: int, end: int) -
             offset += len(data) - overlap
 
 
-def _first_frame(fs: FileSystem, fd: int, salt: bytes, data: bytes, offset: int, end: int) -> tuple[Frame, int] | None:
+def _latest_named(fs: FileSystem, fd: int, salt: bytes, offset: int, end: int) -> int:
+    """The highest sequence that any whole header between two offsets names, be it a mark's, or its payload damaged."""
+    latest = 0
+    overlap = FRAME_HEADER_BYTES - 1
+    while offset < end:
+        data = fs.pread(fd, min(_READ_BYTES, end - offset), offset)
+        at = data.find(FRAME_MAGIC)
+        while at >= 0:
+            header = decode_frame_header(data, at, salt, offset + at)
+            if header is not None:
+                latest = max(latest, header.first_sequence + max(header.record_count, 1) - 1)
+            at = data.find(FRAME_MAGIC, at + 1)
+        if len(data) <= overlap:
+            break
+        offset += len(data) - overlap
+    return latest
+
+
+@dataclass
+class _Patience:
+    """How many bytes of payloads that are not whole are still worth reading."""
+
+    nbytes: int
+
+
+def _first_frame(
+    fs: FileSystem, fd: int, salt: bytes, data: bytes, offset: int, end: int, patience: _Patience
+) -> tuple[Frame, int] | None:
     at = data.find(FRAME_MAGIC)
-    while at >= 0:
+    while at >= 0 and patience.nbytes > 0:
         header = decode_frame_header(data, at, salt, offset + at)
         start = offset + at + FRAME_HEADER_BYTES
         if header is not None and header.payload_bytes <= end - start:
             payload = fs.pread(fd, header.payload_bytes, start)
             if payload_is_whole(header, payload):
                 return Frame(header, payload), start + header.payload_bytes
+            patience.nbytes -= len(payload)
         at = data.find(FRAME_MAGIC, at + 1)
     return None
 
@@ -287,7 +325,7 @@ def scan_found(fs: FileSystem, layout: Layout, base: Snapshot) -> FoundLog:
     copies = [one for one in segments if one.copy and one.header.number not in named]
     log.latest_epoch = max((one.epoch for one in segments), default=0)
     log.latest_sequence = max((one.latest for one in segments), default=0)
-    log.missing = sorted({*named, *range(max(named) + 1, max(numbers, default=0))} - {*numbers})
+    log.missing = [*islice(_gaps(named, numbers), _SAID_MISSING)]
     active = base.segments[-1].number
     if not copies and active not in known:
         # Records behind the base would have kept it here: what follows it is not all that there was.
@@ -304,14 +342,24 @@ def scan_found(fs: FileSystem, layout: Layout, base: Snapshot) -> FoundLog:
     return log
 
 
+def _gaps(named: Iterable[int], numbers: Sequence[int]) -> Iterator[int]:
+    """The numbers that are named, or follow those up to the highest one that is there, and are not there; in order."""
+    there = set(numbers)
+    yield from sorted({*named} - there)
+    last = max(named)
+    for number in sorted(number for number in there if number > last):
+        yield from range(last + 1, number)  # lazily: the name of a file may be any number
+        last = number
+
+
 def _checked(found: FoundSegment, reference: SegmentReference) -> FoundSegment | CorruptionError:
     """The segment as the snapshot names it, or why it is not."""
     if found.header.salt != reference.salt:
         reason = "it belongs to an older state of this store"
         return CorruptionError(f"{found.path}: {reason}.", path=found.path, offset=0, reason=reason)
-    if reference.sealed is None:
+    if reference.sealed is None and (reference.proven is None or found.tail.offset >= reference.proven.offset):
         return found
-    if found.tail.offset >= reference.sealed.offset:
+    if reference.sealed is not None and found.tail.offset >= reference.sealed.offset:
         found.tail, found.fault, found.torn = reference.sealed, None, False  # what lies behind its end was left there
     elif found.fault is None:
         reason = "it is cut off"
@@ -415,7 +463,8 @@ def _walk_found(fs: FileSystem, fd: int, path: str, header: SegmentHeader) -> Fo
         for frame, _ in frames_behind(fs, fd, header.salt, walk.tail.offset, walk.end):
             if frame.header.kind != MARK:
                 found.behind.add(frame)
-        found.latest = max(found.latest, found.behind.last)
+        named = _latest_named(fs, fd, header.salt, walk.tail.offset, walk.end)
+        found.latest = max(found.latest, found.behind.last, named)
     return found
 
 

@@ -20,6 +20,10 @@ Commit = Sequence[Record]
 """Records that become durable together or not at all; they have consecutive sequences."""
 
 
+MAX_SEQUENCE = 2**64 - 1
+"""No record has a sequence as high as this."""
+
+
 class Entries(NamedTuple):
     """The entries of one name within one frame, in the order of their sequences."""
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import msgpack
 
 from trax.codecs.base import Buffer, Encoded
 from trax.errors import CorruptionError
+from trax.lengths import check_lengths
 from trax.storage.base import BlobReference
 from trax.storage.local.framing import FORMAT_VERSION
 from trax.storage.local.fs import FileSystem, write_all
@@ -92,6 +93,23 @@ def _full_chunks(buffer: Buffer, bounce: bytearray) -> Iterator[memoryview]:
         yield view[:filled]
 
 
+class _Entry(NamedTuple):
+    """Where a buffer is, and the checksum of each of its chunks."""
+
+    offset: int
+    nbytes: int
+    checksums: tuple[int, ...]
+
+
+def _entry(offset: Any, nbytes: Any, packed: Any) -> _Entry:
+    if type(offset) is not int or type(nbytes) is not int or type(packed) is not bytes or min(offset, nbytes) < 0:
+        raise ValueError("an entry that is none")
+    count, rest = divmod(len(packed), _CHECKSUM.size)
+    if rest or count != -(-nbytes // _CHUNK_BYTES):
+        raise ValueError("another number of checksums than chunks")
+    return _Entry(offset, nbytes, struct.unpack(f"<{count}I", packed))
+
+
 class BlobReader:
     """A blob that is read: a :class:`trax.codecs.base.BufferSource`. Every byte is verified before it is handed on."""
 
@@ -142,7 +160,7 @@ class BlobReader:
         if have != len(target) or crc32(target) != checksum:
             raise self._damaged(offset, "a part of its data does not match its checksum")
 
-    def _open(self, store_id: bytes, reference: BlobReference) -> tuple[bytes, list[Any]]:
+    def _open(self, store_id: bytes, reference: BlobReference) -> tuple[bytes, list[_Entry]]:
         header = self._fs.pread(self._fd, _HEADER_BYTES, 0)
         footer_offset = reference.nbytes - _FOOTER_BYTES
         footer = self._fs.pread(self._fd, _FOOTER_BYTES, footer_offset) if footer_offset >= _HEADER_BYTES else b""
@@ -155,8 +173,21 @@ class BlobReader:
             raise self._damaged(0, "it belongs to another store or to another value")
         head_offset, head_bytes, head_checksum, index_offset, index_bytes, index_checksum = _FOOTER.unpack_from(footer)
         head = self._part(head_offset, head_bytes, head_checksum, footer_offset)
-        index = msgpack.unpackb(self._part(index_offset, index_bytes, index_checksum, footer_offset))
-        return head, index
+        index = self._part(index_offset, index_bytes, index_checksum, footer_offset)
+        return head, self._decode_index(index, head_offset)
+
+    def _decode_index(self, data: bytes, end: int) -> list[_Entry]:
+        """Where the buffers are: one behind the other, between the header and ``end``."""
+        try:
+            check_lengths(data)
+            index = [_entry(*fields) for fields in msgpack.unpackb(data)]
+            starts = [entry.offset for entry in index]
+            ends = [entry.offset + entry.nbytes for entry in index]
+            if any(before > after for before, after in zip([_HEADER_BYTES, *ends], [*starts, end], strict=True)):
+                raise ValueError("buffers that lie over one another")
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise self._damaged(end, f"its index makes no sense ({error}), though its checksum is right") from error
+        return index
 
     def _part(self, offset: int, nbytes: int, checksum: int, end: int) -> bytes:
         if offset + nbytes > end:
@@ -166,14 +197,10 @@ class BlobReader:
             raise self._damaged(offset, "a part of it does not match its checksum")
         return data
 
-    def _entry(self, index: int) -> tuple[int, int, tuple[int, ...]]:
+    def _entry(self, index: int) -> _Entry:
         if not 0 <= index < len(self._index):
             raise self._damaged(0, f"its head asks for buffer {index}, and it has {len(self._index)}")
-        offset, nbytes, packed = self._index[index]
-        checksums = struct.unpack(f"<{len(packed) // 4}I", packed)
-        if offset + nbytes > self._fs.size(self._fd) or len(checksums) != -(-nbytes // _CHUNK_BYTES):
-            raise self._damaged(offset, "its index does not fit the file")
-        return offset, nbytes, checksums
+        return self._index[index]
 
     def _damaged(self, offset: int, reason: str) -> CorruptionError:
         text = (

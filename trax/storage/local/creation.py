@@ -10,7 +10,7 @@ import os
 import time
 from contextlib import suppress
 
-from trax.errors import NotAStoreError, StoreNotFoundError
+from trax.errors import CorruptionError, NotAStoreError, StoreNotFoundError
 from trax.storage.local.commit_point import missing_file
 from trax.storage.local.framing import (
     FRAME_HEADER_BYTES,
@@ -27,6 +27,11 @@ from trax.storage.local.snapshot import SegmentReference, Snapshot
 
 def survey(fs: FileSystem, layout: Layout, *, create: bool) -> bool:
     """Whether there is a store at the path (True) or room for a new one (False); an error for anything else."""
+    with asking("look at", layout.path):
+        return _survey(fs, layout, create=create)
+
+
+def _survey(fs: FileSystem, layout: Layout, *, create: bool) -> bool:
     kind = fs.kind(layout.path)
     if kind == "absent" and create:
         return False
@@ -37,6 +42,12 @@ def survey(fs: FileSystem, layout: Layout, *, create: bool) -> bool:
         text = f"{layout.path} is a {kind}, and a store is a directory. Choose another path."
         raise NotAStoreError(text, path=layout.path, reason=f"a {kind}")
     entries = fs.listdir(layout.path)
+    for path in filter(fs.is_link, layout.fixed):
+        text = (
+            f"{path} is a symbolic link. What belongs to a store must not lie elsewhere, where other files could be "
+            f"read, written and removed in its name. Nothing was changed. Put what it leads to in its place."
+        )
+        raise CorruptionError(text, path=path, reason="it is a symbolic link")
     if fs.kind(layout.snapshot) == "file":
         return True
     if fs.kind(layout.snapshot) != "absent":

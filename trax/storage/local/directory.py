@@ -179,7 +179,7 @@ class LocalStorage:
                 created=time.time(),
                 last_segment=self._last_segment,
                 last_blob=self._last_blob,
-                segments=(*segments, active),
+                segments=(*segments, active._replace(proven=new_writer.proven)),
                 kept=tuple(reference for reference, _ in kept),
                 names=without_dead_markers(names, [summaries[one.number] for one in segments] + [new_writer.summary]),
             )
@@ -203,7 +203,7 @@ class LocalStorage:
                     if segment.reference in run:
                         copy_survivors(view.frames(segment), floors, copy)
                 copy.sync()  # makes durable: the survivors, before the snapshot names them instead of the originals
-            survivors = () if copy.empty else (reference._replace(sealed=copy.tail),)
+            survivors = () if copy.empty else (reference.ending(copy.tail),)
             segments = (*rest, *survivors, old.segments[-1])
             snapshot = replace(old, generation=old.generation + 1, last_segment=self._last_segment, segments=segments)
             state = State(snapshot, kept, writer, {**summaries, reference.number: copy.summary})

@@ -42,7 +42,7 @@ _FRAME_COVERED_BYTES = 16  # salt and offset: covered by the checksum, not writt
 FRAME_HEADER_BYTES = _FRAME.size - _FRAME_COVERED_BYTES + _CHECKSUM.size
 assert FRAME_HEADER_BYTES == 48
 
-MAX_SEQUENCE = 2**64 - 1
+MAX_EPOCH = 2**32 - 1
 
 
 class SegmentHeader(NamedTuple):

@@ -44,6 +44,7 @@ class FileSystem(Protocol):
     def fsync_directory(self, path: str) -> None: ...
     def listdir(self, path: str) -> list[str]: ...
     def kind(self, path: str) -> str: ...
+    def is_link(self, path: str) -> bool: ...
     def mode(self, path: str) -> int: ...
     def identity(self, path: str) -> tuple[int, int]: ...
     def identity_of(self, fd: int) -> tuple[int, int]: ...
@@ -56,8 +57,16 @@ class LocalFileSystem:
     """The real one."""
 
     def open(self, path: str, *, write: bool = False) -> int:
-        """A descriptor of an existing file; it is not inherited by programs that are started."""
-        return os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC | os.O_NOFOLLOW)
+        """A descriptor of an existing file; it is not inherited by programs that are started.
+
+        A pipe, a device or a directory in its place is an error, and no reason to wait.
+        """
+        flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = os.open(path, flags | (os.O_RDWR if write else os.O_RDONLY))
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        return fd
 
     def create(self, path: str, mode: int | None = None) -> int:
         """A descriptor of a new file; one that exists is an error. ``mode`` overrides the umask."""
@@ -168,6 +177,9 @@ class LocalFileSystem:
         if stat.S_ISDIR(mode):
             return "directory"
         return "file" if stat.S_ISREG(mode) else "other"
+
+    def is_link(self, path: str) -> bool:
+        return os.path.islink(path)
 
     def mode(self, path: str) -> int:
         """The permission bits of a file."""

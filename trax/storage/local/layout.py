@@ -6,9 +6,13 @@ import os
 import re
 from collections.abc import Iterable
 
-_SEGMENT = re.compile(r"log\.(\d{8,20})")
+# Just as a number is written: two names never mean the same file.
+_SEGMENT = re.compile(r"log\.(\d{8}|[1-9]\d{8,18})", re.ASCII)
 _SNAPSHOT_NEW = re.compile(r"snapshot\.new\.[0-9a-f]{8}")
-_NUMBER = re.compile(r"(\d{8,20})")
+_NUMBER = re.compile(r"(\d{8}|[1-9]\d{8,18})", re.ASCII)
+
+MAX_NUMBER = 10**19 - 1
+"""The highest number of a segment, a blob, or a generation. There is room for the next one in 64 bits."""
 
 
 class Layout:
@@ -24,6 +28,7 @@ class Layout:
         self.blobs = os.path.join(self.path, "blobs")
         self.kept = os.path.join(self.path, "kept")
         self.removed = os.path.join(self.path, "removed")
+        self.fixed = (self.lock, self.owner, self.snapshot, self.blobs, self.kept, self.removed)
 
     @property
     def parent(self) -> str:
@@ -40,9 +45,8 @@ class Layout:
 
     def ours(self, entry: str) -> bool:
         """Whether a store of ours has an entry of that name in its directory."""
-        fixed = (self.lock, self.owner, self.snapshot, self.blobs, self.kept, self.removed)
         ours = (_SEGMENT, _SNAPSHOT_NEW)
-        return entry in map(os.path.basename, fixed) or any(pattern.fullmatch(entry) for pattern in ours)
+        return entry in map(os.path.basename, self.fixed) or any(pattern.fullmatch(entry) for pattern in ours)
 
     def unfinished_snapshots(self, entries: Iterable[str]) -> list[str]:
         """The paths of snapshots that were being written and never took the place of the current one."""

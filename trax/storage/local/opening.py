@@ -113,11 +113,14 @@ class LogOpening:
         with asking("open", self._path):
             self._fd = fs.open(self._path, write=True)
             try:
-                self._walk = Walk(fs, self._fd, self._path, self.active.salt, self._start, fs.size(self._fd))
+                end, proven = fs.size(self._fd), self.active.proven
+                self._walk = Walk(fs, self._fd, self._path, self.active.salt, self._start, end, proven)
                 self._read_on(snapshot.epoch)
             except BaseException:
                 self.close()
                 raise
+        if self._walk.closed:
+            self.active = self.active._replace(proven=_beyond_header(self._walk.before_mark))
 
     def take_over(self, manner: Manner, commit_point: CommitPoint) -> SegmentWriter:
         """A writer at the end of the log. ``commit_point`` holds the snapshot with the new epoch."""
@@ -197,11 +200,15 @@ class LogOpening:
             self._fs.close(writer.fd)
             raise
         if proven.tail != self._start or self.torn is not None:
-            self.sealed.append(self.active._replace(sealed=proven.tail))
+            self.sealed.append(self.active.ending(proven.tail))
             self.summaries[self.active.number] = summary
-        self.active = SegmentReference(number, writer.salt, None)
+        self.active = SegmentReference(number, writer.salt, None, writer.proven)
         self.changed = True
         return writer
+
+
+def _beyond_header(tail: Tail) -> Tail | None:
+    return tail if tail.offset > SEGMENT_HEADER_BYTES else None
 
 
 def _summarize(frames: Iterable[Frame], path: str, summary: Summary | None = None) -> Summary:
@@ -290,7 +297,8 @@ def _take_over(
 ) -> Opened:
     """The first changes: nothing that was there before was damaged."""
     _restore_empty_directories(fs, layout)
-    snapshot = replace(old, generation=old.generation + 1, epoch=old.epoch + 1, keep=keep)
+    segments = (*log.sealed, log.active)
+    snapshot = replace(old, generation=old.generation + 1, epoch=old.epoch + 1, keep=keep, segments=segments)
     commit_point = CommitPoint(fs, layout, snapshot, identity_is_proof=identity_is_proof)
     try:
         commit_point.replace(snapshot)

@@ -34,7 +34,7 @@ def decode_owner(data: bytes) -> Owner:
     """What the file says; empty when it says nothing that can be understood."""
     try:
         owner = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return owner if isinstance(owner, dict) else {}
 
@@ -62,8 +62,8 @@ def is_gone(owner: Owner) -> bool:
         return True
     if owner.get("boot") is None or owner.get("boot") != mine["boot"] or owner.get("host") != mine["host"]:
         return False
-    pid, started = owner.get("pid"), owner.get("started")
-    return isinstance(pid, int) and isinstance(started, int) and _process_start(pid) != started
+    said, found = _started(owner)
+    return said is not None and found != said
 
 
 def is_running(owner: Owner) -> bool:
@@ -71,8 +71,16 @@ def is_running(owner: Owner) -> bool:
     mine = this_process()
     if owner.get("boot") is None or any(owner.get(key) != mine[key] for key in ("boot", "host")):
         return False
+    said, found = _started(owner)
+    return said is not None and found == said
+
+
+def _started(owner: Owner) -> tuple[int | None, int | None]:
+    """When the owner says that its process began, and when that of this number did; None for what is not known."""
     pid, started = owner.get("pid"), owner.get("started")
-    return isinstance(pid, int) and isinstance(started, int) and _process_start(pid) == started
+    if type(pid) is not int or type(started) is not int or not 0 < pid < 2**31:
+        return None, None
+    return started, _process_start(pid)
 
 
 def _boot() -> str | None:

@@ -19,6 +19,7 @@ _SECTION = struct.Struct("<BB2xII")
 assert _SECTION.size == 12
 _IN_EVERY_RECORD = 1  # section flag: no list of indices, the name is in each record of the frame
 _RECORD_COUNT_BYTES = 4
+_MAX_NAME_BYTES = 255  # the length of a name is a u8
 
 
 class MalformedPayloadError(ValueError):
@@ -66,6 +67,7 @@ def _u32s(numbers: Sequence[int]) -> bytes:
 def unpack_sections(payload: bytes, sequences: Sequence[int]) -> Iterator[Entries]:
     """The entries of each name; ``sequences`` are those of the frame's records."""
     position = 0
+    names: set[str] = set()
     while position < len(payload):
         if position + _SECTION.size > len(payload):
             raise MalformedPayloadError("a section's header is cut off")
@@ -75,7 +77,7 @@ def unpack_sections(payload: bytes, sequences: Sequence[int]) -> Iterator[Entrie
         end = position + name_bytes + table_bytes + data_bytes
         if end > len(payload) or not 0 < count <= len(sequences):
             raise MalformedPayloadError("a section is longer than its frame")
-        name = _decode_name(payload[position : position + name_bytes])
+        name = check_name(_decode_name(payload[position : position + name_bytes]))
         position += name_bytes
         own: Sequence[int] = sequences
         if not flags & _IN_EVERY_RECORD:
@@ -85,6 +87,9 @@ def unpack_sections(payload: bytes, sequences: Sequence[int]) -> Iterator[Entrie
         position += _RECORD_COUNT_BYTES * count
         if sum(lengths) != data_bytes or len(own) != count:
             raise MalformedPayloadError("a section's lengths do not add up")
+        if name in names:
+            raise MalformedPayloadError("two sections of one name")
+        names.add(name)
         yield Entries(name, own, payload[position:end], lengths)
         position = end
 
@@ -94,6 +99,17 @@ def _decode_name(data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         raise MalformedPayloadError("a name is not UTF-8") from error
+
+
+def check_name(name: str) -> str:
+    """The name, if a store can have it; MalformedPayloadError."""
+    try:
+        nbytes = len(name.encode())
+    except UnicodeEncodeError as error:
+        raise MalformedPayloadError("a name is not UTF-8") from error
+    if not 1 <= nbytes <= _MAX_NAME_BYTES:
+        raise MalformedPayloadError(f"a name of {nbytes} bytes")
+    return name
 
 
 def _pick(sequences: Sequence[int], indices: Sequence[int]) -> Sequence[int]:
@@ -118,15 +134,17 @@ def pack_lines(records: Sequence[Record]) -> tuple[bytes, dict[str, Share]]:
 def unpack_lines(payload: bytes, sequences: Sequence[int]) -> Iterator[Entries]:
     """The entries of each name; ``sequences`` are those of the frame's records."""
     try:
-        lines = payload.decode("utf-8", "surrogatepass").split("\n")[:-1]
+        *lines, rest = payload.decode("utf-8", "surrogatepass").split("\n")
     except UnicodeDecodeError as error:
         raise MalformedPayloadError("the lines are not UTF-8") from error
-    if len(lines) != len(sequences):
+    if rest or len(lines) != len(sequences):
         raise MalformedPayloadError("the number of lines is not that of the records")
     columns: dict[str, tuple[list[int], list[bytes]]] = {}
     for sequence, line in zip(sequences, lines, strict=True):
         for name, text in _members(line):
-            own, texts = columns.setdefault(name, ([], []))
+            own, texts = columns.setdefault(check_name(name), ([], []))
+            if own and own[-1] == sequence:
+                raise MalformedPayloadError("a line has a name twice")
             own.append(sequence)
             texts.append(text.encode("utf-8", "surrogatepass"))
     for name, (own, texts) in columns.items():
@@ -136,16 +154,26 @@ def unpack_lines(payload: bytes, sequences: Sequence[int]) -> Iterator[Entries]:
 def _members(line: str) -> Iterator[tuple[str, str]]:
     """The names of a JSON object with the text of each value, which is cut out, not understood."""
     decoder = json.JSONDecoder()
-    position = 1
+    position = 0
     try:
-        while line[position] != "}":
+        while position == 0 or line[position] != "}":
+            position = _behind(", " if position else "{", line, position)
             name, position = decoder.raw_decode(line, position)
-            start = position + len(": ")
+            start = _behind(": ", line, position)
             _, position = decoder.raw_decode(line, start)
-            yield str(name), line[start:position]
-            position += len(", ") if line.startswith(", ", position) else 0
+            if type(name) is not str:
+                raise ValueError("a name is expected")
+            yield name, line[start:position]
+        if len(line) > position + 1:
+            raise ValueError("nothing is expected behind the object")
     except (ValueError, IndexError, RecursionError) as error:
         raise MalformedPayloadError("a line is not a JSON object") from error
+
+
+def _behind(sign: str, line: str, position: int) -> int:
+    if not line.startswith(sign, position):
+        raise ValueError(f"{sign!r} is expected at character {position}")
+    return position + len(sign)
 
 
 def pack_sequences(sequences: Sequence[int]) -> bytes:
@@ -156,7 +184,7 @@ def pack_sequences(sequences: Sequence[int]) -> bytes:
 def split_sequences(payload: bytes, count: int) -> tuple[Sequence[int], bytes]:
     """The explicit sequences at the head of a payload, and the rest of it."""
     nbytes = 8 * count
-    if len(payload) < nbytes:
+    if count == 0 or len(payload) < nbytes:
         raise MalformedPayloadError("the list of sequences is cut off")
     sequences = array("Q", struct.unpack_from(f"<{count}Q", payload))
     if any(a >= b for a, b in pairwise(sequences)):

@@ -16,6 +16,8 @@ from trax.storage.local.refusal import asking
 from trax.storage.local.snapshot import Snapshot
 from trax.storage.local.view import LocalView, load_kept, of_latest, snapshot_for, snapshot_infos
 
+_CODECS = ("msgpack", "json", "pickle")  # of this version of the format
+
 
 class LocalReader:
     """A store that is read beside its writer: no lock, no repair, no change. Every view is of the newest state."""
@@ -79,6 +81,9 @@ def figures(layout: Layout, snapshot: Snapshot, active_bytes: int) -> dict[str, 
 
 def check_codec(asked: str | None, stored: str, path: str) -> None:
     """CodecError when the store's codec is another than the one asked for, or must be asked for by name."""
+    if stored not in _CODECS:
+        text = f"{path} has the codec {stored!r}, and this trax knows {', '.join(map(repr, _CODECS))} only."
+        raise CodecError(text, path=path, reason="unknown codec")
     if asked is not None and asked != stored:
         text = (
             f"{path} was created with codec={stored!r}, and {asked!r} was asked for. Leave codec out, or name its own."

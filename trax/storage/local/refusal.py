@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +15,9 @@ _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 def refused(error: OSError, doing: str, path: str) -> TraxError:
     """The error to raise for ``error``, which happened while ``doing`` something to ``path``."""
-    reason = os.strerror(error.errno) if error.errno is not None else str(error)
+    reason = error.strerror or str(error)
+    if error.errno == errno.ELOOP:
+        reason = "it is a symbolic link, and what belongs to a store must not lie elsewhere"
     message = f"could not {doing} {path}: {reason}"
     if error.errno in _FULL:
         text = f"{message}. Nothing acknowledged is lost; free some space and repeat the call."

@@ -23,6 +23,7 @@ from trax.storage.local.framing import (
     LINES,
     MARK,
     RECORDS,
+    SEGMENT_HEADER_BYTES,
     WRITER_CLOSED,
     encode_frame,
     encode_segment_header,
@@ -133,6 +134,12 @@ class SegmentWriter:
     def provable(self) -> bool:
         """Whether all records are on stable storage, so that a mark may say so."""
         return self.synced >= self._before_mark.offset
+
+    @property
+    def proven(self) -> Tail | None:
+        """Where the last record ends, if all of them are on stable storage; None if there is nothing but the header."""
+        tail = self._before_mark
+        return tail if SEGMENT_HEADER_BYTES < tail.offset <= self.synced else None
 
     @property
     def _before_mark(self) -> Tail:

@@ -6,6 +6,7 @@ file is trusted before its checksum was right, and nothing in it is a path: file
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,11 @@ from zlib import crc32
 import msgpack
 
 from trax.errors import CorruptionError
-from trax.storage.base import BlobReference, Stored
-from trax.storage.local.framing import FORMAT_VERSION
+from trax.lengths import check_lengths
+from trax.storage.base import MAX_SEQUENCE, BlobReference, Stored
+from trax.storage.local.framing import FORMAT_VERSION, MAX_EPOCH
+from trax.storage.local.layout import MAX_NUMBER
+from trax.storage.local.payload import check_name
 from trax.storage.local.refusal import check_version
 from trax.storage.local.walk import Tail
 
@@ -30,11 +34,19 @@ assert _HEADER_BYTES == 32
 
 
 class SegmentReference(NamedTuple):
-    """A segment of the log. ``sealed`` is where it ends for good; None for the active one, the last of the list."""
+    """A segment of the log. ``sealed`` is where it ends for good; None for the active one, the last of the list.
+
+    ``proven`` is of the active one: how far it was on stable storage when the snapshot was published. None: its header.
+    """
 
     number: int
     salt: bytes
     sealed: Tail | None
+    proven: Tail | None = None
+
+    def ending(self, tail: Tail) -> SegmentReference:
+        """The same segment, sealed."""
+        return SegmentReference(self.number, self.salt, tail)
 
 
 class KeptReference(NamedTuple):
@@ -79,7 +91,8 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
         snapshot.last_segment,
         snapshot.last_blob,
     )
-    body: bytes = msgpack.packb((head, snapshot.segments, snapshot.kept, dict(snapshot.names)))
+    segments = [segment if segment.proven else segment[:3] for segment in snapshot.segments]
+    body: bytes = msgpack.packb((head, segments, snapshot.kept, dict(snapshot.names)))
     header = _HEADER.pack(_MAGIC, FORMAT_VERSION, 0, 0, len(body), crc32(body))
     return header + _CHECKSUM.pack(crc32(header)) + body
 
@@ -100,11 +113,12 @@ def decode_snapshot(data: bytes, path: str) -> Snapshot:
     try:
         return _decode_body(body)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise _damaged(path, "its contents make no sense, though their checksum is right") from error
+        raise _damaged(path, f"its contents make no sense ({error}), though their checksum is right") from error
 
 
 def _decode_body(body: bytes) -> Snapshot:
-    head, segments, kept, names = msgpack.unpackb(body, strict_map_key=True)
+    check_lengths(body)
+    head, segments, kept, names = _expect(list, msgpack.unpackb(body, strict_map_key=True))
     store_id, codec, keep, generation, epoch, sequence, created, last_segment, last_blob = head
     snapshot = Snapshot(
         _expect(bytes, store_id),
@@ -116,20 +130,56 @@ def _decode_body(body: bytes) -> Snapshot:
         _expect(float, created),
         _number(last_segment),
         _number(last_blob),
-        tuple(_segment(*fields) for fields in segments),
-        tuple(KeptReference(_number(g), _number(s), _expect(float, c)) for g, s, c in kept),
-        {_expect(str, name): _stored(*fields) for name, fields in names.items()},
+        tuple(_segment(*_expect(list, fields)) for fields in _expect(list, segments)),
+        tuple(_kept(*_expect(list, fields)) for fields in _expect(list, kept)),
+        {name: _stored(*_expect(list, fields)) for name, fields in _expect(dict, names).items()},
     )
-    sealed = [segment.sealed is not None for segment in snapshot.segments]
-    if len(store_id) != 16 or keep < 1 or sealed != [True] * (len(sealed) - 1) + [False]:
-        raise ValueError("the fields do not fit together")
+    _check(snapshot)
     return snapshot
 
 
-def _segment(number: Any, salt: Any, sealed: Any) -> SegmentReference:
+def _check(snapshot: Snapshot) -> None:
+    """What is true of every snapshot that was ever published; ValueError."""
+    sealed = [segment.sealed is not None for segment in snapshot.segments]
+    if len(snapshot.store_id) != 16 or snapshot.keep < 1 or sealed != [True] * (len(sealed) - 1) + [False]:
+        raise ValueError("the fields do not fit together")
+    if not all(map(math.isfinite, (snapshot.created, *(one.created for one in snapshot.kept)))):
+        raise ValueError("a time that is no number")
+    check_room(snapshot)
+    _check_numbers("segments", [one.number for one in snapshot.segments], snapshot.last_segment)
+    blobs = [one.value.number for one in snapshot.names.values() if isinstance(one.value, BlobReference)]
+    _check_numbers("blobs", blobs, snapshot.last_blob)
+    _check_numbers("kept snapshots", [one.generation for one in snapshot.kept], snapshot.generation - 1)
+    for name in snapshot.names:
+        check_name(_expect(str, name))
+
+
+def check_room(snapshot: Snapshot) -> None:
+    """ValueError if a number of the snapshot leaves no room for the next one."""
+    numbers = (snapshot.generation, snapshot.last_segment, snapshot.last_blob)
+    if snapshot.epoch >= MAX_EPOCH or snapshot.sequence >= MAX_SEQUENCE or max(numbers) >= MAX_NUMBER:
+        raise ValueError("a number that is too large")
+
+
+def _check_numbers(what: str, numbers: list[int], last: int) -> None:
+    if len({*numbers}) < len(numbers) or min(numbers, default=1) < 1 or max(numbers, default=0) > last:
+        raise ValueError(f"the numbers of the {what}")
+
+
+def _segment(number: Any, salt: Any, sealed: Any, proven: Any = None) -> SegmentReference:
     if len(_expect(bytes, salt)) != 8:
         raise ValueError("a salt has 8 bytes")
-    return SegmentReference(_number(number), salt, None if sealed is None else Tail(*map(_number, sealed)))
+    if sealed is not None and proven is not None:
+        raise ValueError("only the active segment is proven in part")
+    return SegmentReference(_number(number), salt, _tail(sealed), _tail(proven))
+
+
+def _kept(generation: Any, sequence: Any, created: Any) -> KeptReference:
+    return KeptReference(_number(generation), _number(sequence), _expect(float, created))
+
+
+def _tail(value: Any) -> Tail | None:
+    return None if value is None else Tail(*map(_number, _expect(list, value)))
 
 
 def _stored(cut: Any, sequence: Any, value: Any) -> Stored:

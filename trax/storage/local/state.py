@@ -27,7 +27,7 @@ class State(NamedTuple):
         *sealed, active = self.snapshot.segments
         if self.writer.empty:
             return sealed, dict(self.summaries)
-        reference = active._replace(sealed=self.writer.tail)
+        reference = active.ending(self.writer.tail)
         return [*sealed, reference], {**self.summaries, active.number: self.writer.summary}
 
     def kept_beside_the_next(self) -> list[tuple[KeptReference, Snapshot]]:

@@ -142,7 +142,9 @@ def segment_frames(fs: FileSystem, segment: OpenSegment, active_end: int | None)
         return
     offset = active_end if end is None else end.offset
     assert offset is not None, "one of the two ends is given"
-    walk = Walk(fs, segment.fd, segment.path, segment.reference.salt, segment.start, offset)
+    with asking("read", segment.path):
+        walk_end = min(offset, fs.size(segment.fd))  # no length is relied on that the file can't hold
+    walk = Walk(fs, segment.fd, segment.path, segment.reference.salt, segment.start, walk_end)
     yield from _walked(walk)
     if walk.tail.offset != offset or end not in (None, walk.tail):
         raise _sealed_damage(walk, offset)
@@ -154,7 +156,8 @@ def _growing_frames(fs: FileSystem, segment: OpenSegment) -> Iterator[Frame]:
     while True:
         with asking("read", segment.path):
             end = fs.size(segment.fd)
-        walk = Walk(fs, segment.fd, segment.path, segment.reference.salt, segment.start, end)
+        reference = segment.reference
+        walk = Walk(fs, segment.fd, segment.path, reference.salt, segment.start, end, reference.proven)
         for frame in _walked(walk):
             if frame.sequences[-1] > seen:
                 seen = frame.sequences[-1]

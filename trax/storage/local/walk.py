@@ -10,14 +10,13 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from trax.errors import CorruptionError, FormatError
-from trax.storage.base import Entries
+from trax.storage.base import MAX_SEQUENCE, Entries
 from trax.storage.local.framing import (
     EXPLICIT_SEQUENCES,
     FRAME_HEADER_BYTES,
     FRAME_MAGIC,
     LINES,
     MARK,
-    MAX_SEQUENCE,
     RECORDS,
     SEGMENT_HEADER_BYTES,
     WRITER_CLOSED,
@@ -70,12 +69,16 @@ class Walk:
     ``end`` (None: it did not, or nothing but zeros followed), ``proven`` is how far the frames themselves say that the
     segment was synced, ``closed`` whether the last of them is the mark of a writer that let go, ``marks`` how many
     marks there are, ``published`` the highest sequence of a snapshot that they name, ``latest_sequence`` and
-    ``latest_epoch`` the highest of any frame.
+    ``latest_epoch`` the highest of any frame. ``promised`` is what the snapshot says of an active segment: a tail that
+    the walk must come by; None when it has.
     """
 
-    def __init__(self, fs: FileSystem, fd: int, path: str, salt: bytes, tail: Tail, end: int) -> None:
+    def __init__(
+        self, fs: FileSystem, fd: int, path: str, salt: bytes, tail: Tail, end: int, promised: Tail | None = None
+    ) -> None:
         self.fs, self.fd, self.path, self.salt, self.end = fs, fd, path, salt, end
         self.tail = tail
+        self.promised = promised
         self.proven = tail.offset
         self.closed = False
         self.before_mark = tail
@@ -105,6 +108,8 @@ class Walk:
                 return
             frame = Frame(header, payload)
             yield from self._pass(frame)
+            if self.tail == self.promised:
+                self.promised, self.proven = None, max(self.proven, self.tail.offset)
 
     def _header(self) -> FrameHeader | None:
         offset = self.tail.offset
@@ -132,6 +137,8 @@ class Walk:
 
     def _pass(self, frame: Frame) -> Iterator[Frame]:
         header = frame.header
+        if header.kind != MARK and header.record_count == 0:
+            raise malformed(MalformedPayloadError("a frame of no records"), self.path, header.first_sequence)
         end = self.tail.offset + FRAME_HEADER_BYTES + header.payload_bytes
         # A claim about bytes that lie behind the frame itself is nothing that a writer says.
         self.proven = max(self.proven, min(header.synced, self.tail.offset))
@@ -171,8 +178,11 @@ class Walk:
 
 def _explicit_last(frame: Frame, path: str) -> int:
     try:
-        return frame.sequences[-1]
-    except (MalformedPayloadError, IndexError) as error:
+        sequences = frame.sequences
+        if sequences[0] != frame.header.first_sequence or sequences[-1] == MAX_SEQUENCE:
+            raise MalformedPayloadError("the list of sequences does not fit its frame")
+        return sequences[-1]
+    except MalformedPayloadError as error:
         raise malformed(error, path, frame.header.first_sequence) from error
 
 
@@ -187,17 +197,21 @@ def judge(walk: Walk) -> str | None:
 
     None: nothing. A text: a torn tail, as a crash leaves it. CorruptionError: what no crash leaves.
     """
-    if walk.fault is None:
+    if walk.promised is not None:
+        reason = walk.fault or "the file is shorter than it was, or holds other records"
+        witness = f"the snapshot says that the segment was on stable storage up to byte {walk.promised.offset:,}"
+    elif walk.fault is None:
         return None
-    claim = find_later_claim(walk)
-    if claim is None:
+    elif (claim := find_later_claim(walk)) is None:
         return walk.fault
+    else:
+        reason = walk.fault
+        witness = f"a whole frame at byte {claim:,} says that these bytes had been on stable storage"
     text = (
-        f"{walk.path} is damaged at byte {walk.tail.offset:,}, behind sequence {walk.tail.sequence}: {walk.fault}, and "
-        f"a whole frame at byte {claim:,} says that these bytes had been on stable storage. Nothing was changed. "
-        f"Restore the store from a copy, or see what 'trax repair' can save."
+        f"{walk.path} is damaged at byte {walk.tail.offset:,}, behind sequence {walk.tail.sequence}: {reason}, and "
+        f"{witness}. Nothing was changed. Restore the store from a copy, or see what 'trax repair' can save."
     )
-    raise CorruptionError(text, path=walk.path, offset=walk.tail.offset, sequence=walk.tail.sequence, reason=walk.fault)
+    raise CorruptionError(text, path=walk.path, offset=walk.tail.offset, sequence=walk.tail.sequence, reason=reason)
 
 
 def find_later_claim(walk: Walk) -> int | None:
