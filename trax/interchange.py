@@ -40,7 +40,7 @@ from trax.errors import (
 from trax.names import check_name
 from trax.records import Wanted, view_records
 from trax.replay import decode_entries, decode_stored
-from trax.storage.base import Commit, Entries, Stored
+from trax.storage.base import MAX_SEQUENCE, Commit, Entries, Stored
 from trax.storage.local.commit_point import load_snapshot
 from trax.storage.local.creation import survey
 from trax.storage.local.directory import LocalStorage
@@ -57,7 +57,6 @@ _PICKLED = "$pickle"
 _CHUNK_BYTES = 3 << 18
 _RUN_RECORDS = 1024
 _RUN_BYTES = 1 << 20
-_MAX_SEQUENCE = 2**64 - 1
 
 
 @dataclass(frozen=True)
@@ -261,7 +260,7 @@ class _ImportWriter:
         self.names[name] = Stored(cut, sequence, self._storage.write_value(self._codec.encode_value(value, name)))
 
     def _add_record(self, line: Mapping[str, str]) -> None:
-        sequence = self._lines.number(line, "sequence", _MAX_SEQUENCE - 1)
+        sequence = self._lines.number(line, "sequence", MAX_SEQUENCE - 1)
         texts = self._lines.members(line["entries"], quoted=True)
         entries = {self._lines.name(key): text for key, text in texts.items()}
         cuts = [self.names[name].cut for name in entries if name in self.names]
@@ -329,7 +328,8 @@ class _Lines:
             text = f"{self.source} has format {version}; this trax reads up to {EXPORT_FORMAT}. Install a newer trax."
             raise FormatError(text, path=self.source, offset=0, reason=f"format {version}")
         numbers = (known.keep, known.sequence)
-        if type(known.codec) is not str or any(type(one) is not int or one < 0 for one in numbers) or known.keep < 1:
+        in_range = all(type(one) is int and 0 <= one < MAX_SEQUENCE for one in numbers)
+        if type(known.codec) is not str or not in_range or known.keep < 1:
             raise self.damaged("its header makes no sense")
         return known
 
@@ -380,7 +380,7 @@ class _Lines:
     def check_end(self, line: Mapping[str, str], counts: Counts) -> None:
         """The last line must say what was found, and be the last."""
         end = self.members(line.get("end", ""))
-        found = (self.number(end, "names", _MAX_SEQUENCE), self.number(end, "records", _MAX_SEQUENCE))
+        found = (self.number(end, "names", MAX_SEQUENCE), self.number(end, "records", MAX_SEQUENCE))
         if found != (counts.names, counts.records):
             raise self.damaged(
                 f"it says that it holds {found[0]} names and {found[1]} records, and there are {counts.names} and "

@@ -16,7 +16,7 @@ def check_options(
         raise InvalidArgumentError(f"sync is 'always', 'interval' or 'os', not {sync!r}.", reason="sync")
     if codec is not None:
         get_codec(codec)
-    if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 1):
+    if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int) or not 1 <= keep < 2**63):
         raise InvalidArgumentError(f"keep is the number of snapshots to hold, 1 or more, not {keep!r}.", reason="keep")
     if not sync_interval_s > 0:
         raise InvalidArgumentError(f"sync_interval_s is above 0, not {sync_interval_s!r}.", reason="sync_interval_s")

@@ -116,7 +116,10 @@ def _snapshot_text(sequence: int, created: float, names: int) -> str:
 
 
 def _when(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+    except (OverflowError, ValueError, OSError):  # beyond the years that the system knows
+        return f"{seconds:g} seconds after 1970"
 
 
 def _writer_text(writer: WriterInfo) -> str:
@@ -200,11 +203,18 @@ def _say_overtaken(after: int, until: int) -> None:
 
 def _text_line(record: LogRecord, codec: Codec, path: str) -> bytes:
     values = (
-        f"{shown_name(name)}={printable(repr(_decoded(codec, name, record.sequence, data, path)))}"
+        f"{shown_name(name)}={printable(_shown(_decoded(codec, name, record.sequence, data, path)))}"
         for name, data in record.entries.items()
     )
     line = cut(f"{record.sequence:>8}  {'  '.join(values)}", width())
     return f"{line}\n".encode(sys.stdout.encoding, "backslashreplace")
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except (ValueError, RecursionError) as error:  # an integer of too many digits; too many levels
+        return f"<{type(value).__name__}: {error}>"
 
 
 def _json_line(record: LogRecord, codec: Codec, path: str) -> bytes:

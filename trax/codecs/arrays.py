@@ -34,7 +34,7 @@ DTYPES: tuple[type, ...] = tuple(
     {type(np.dtype(code)) for code in np.typecodes["All"]} | {getattr(np.dtypes, "StringDType", np.dtype)}
 )
 
-_DTYPE_STRING = re.compile(r"[<>|](?:[biufcmMSUV]\d+(?:\[\d*[A-Za-z]+\])?|[lLqQgGpPnN])", re.ASCII)
+_DTYPE_STRING = re.compile(r"[<>|](?:[biufcmMSUV]\d+(?:\[(?:[1-9]\d*)?[A-Za-z]+\])?|[lLqQgGpPnN])", re.ASCII)
 _MAX_DTYPE_DEPTH = 32
 
 #: Scalars of these kinds are kept as numbers, so that JSON shows them; others, NaN and infinities as their bytes.
@@ -52,6 +52,8 @@ def encode_array(array: Array) -> Any:
 def decode_array(plain: Any) -> Array:
     encoded_dtype, encoded_shape, order, content = plain
     dtype = decode_dtype(encoded_dtype)
+    if dtype.subdtype is not None:
+        raise ValueError("an array of a subarray's dtype")  # NumPy makes it part of the shape
     shape = _shape(encoded_shape)
     if order not in ("C", "F"):
         raise ValueError(f"unknown order {order!r}")
@@ -206,7 +208,7 @@ def _decode_struct(rest: list[Any], depth: int) -> np.dtype[Any]:
         "itemsize": expect(int, itemsize),
     }
     if any(title is not None for title in titles):
-        fields["titles"] = titles
+        fields["titles"] = [None if title is None else expect(str, title) for title in titles]
     dtype: np.dtype[Any] = np.dtype(fields, align=expect(bool, aligned))  # type: ignore[call-overload]
     return np.dtype((np.record, dtype)) if expect(bool, record) else dtype
 

@@ -64,24 +64,60 @@ class StridedBuffer:
         return self.array.tobytes(order="C")
 
 
+class StoredBuffers:
+    """The buffers of a value that is being decoded, each used once, in their order: a value is never larger than its
+    file because it uses one of them again.
+    """
+
+    __slots__ = ("_mapped", "_source", "_taken")
+
+    def __init__(self, source: BufferSource, mapped: bool) -> None:
+        self._source = source
+        self._mapped = mapped
+        self._taken: list[StoredBuffer] = []
+
+    def next(self, index: int) -> StoredBuffer | None:
+        """The next one, if that is the one at ``index``."""
+        if index != len(self._taken):
+            return None
+        self._taken.append(StoredBuffer(self._source, index, self._mapped))
+        return self._taken[-1]
+
+    def check_all_used(self) -> None:
+        """ValueError for one that belongs to no array and no ``bytes``."""
+        if any(not buffer.used for buffer in self._taken):
+            raise ValueError("a buffer by itself")
+
+
+def take(buffers: StoredBuffers | None, index: Any) -> StoredBuffer:
+    """The buffer that a value refers to; ValueError where it can't be. ``buffers`` None: an entry has none."""
+    buffer = buffers.next(index) if buffers is not None and type(index) is int else None
+    if buffer is None:
+        raise ValueError(f"buffer {index!r}, where it can't be")
+    return buffer
+
+
 class StoredBuffer:
     """A buffer of a value that is being decoded. It is read once, when the array or ``bytes`` it belongs to is made."""
 
-    __slots__ = ("_index", "_source", "mapped")
+    __slots__ = ("_index", "_source", "mapped", "used")
 
     def __init__(self, source: BufferSource, index: int, mapped: bool) -> None:
         self._source = source
         self._index = index
         self.mapped = mapped
+        self.used = False
 
     @property
     def nbytes(self) -> int:
         return self._source.nbytes(self._index)
 
     def readinto(self, target: memoryview) -> None:
+        self.used = True
         self._source.readinto(self._index, target)
 
     def map(self) -> memoryview:
+        self.used = True
         return self._source.map(self._index)
 
     def tobytes(self) -> bytes:

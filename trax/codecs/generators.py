@@ -33,6 +33,8 @@ LEGACY: tuple[type, ...] = (np.random.RandomState,)
 _POSITIONS = {"MT19937": ("pos", 624), "Philox": ("buffer_pos", 4)}
 
 _MAX_POOL_SIZE = 1024  # mixing takes the square of it; the default is 4
+_MAX_ENTROPY_BITS = 1 << 16  # NumPy takes an integer apart in the square of its length; the default is 128
+_MAX_ENTROPY_ITEMS = 1 << 16
 
 
 def encode_seed(value: np.random.SeedSequence) -> Any:
@@ -41,6 +43,12 @@ def encode_seed(value: np.random.SeedSequence) -> Any:
             f"a SeedSequence with a pool of {value.pool_size} words can't be kept; use at most {_MAX_POOL_SIZE}",
             reason="pool too large",
         )
+    if _too_large(value.entropy) or _too_large(value.spawn_key):
+        raise UnsupportedValueError(
+            f"a SeedSequence of such a large seed can't be kept; use integers of at most {_MAX_ENTROPY_BITS} bits, and "
+            f"at most {_MAX_ENTROPY_ITEMS} of them",
+            reason="entropy too large",
+        )
     return [value.entropy, list(value.spawn_key), value.pool_size, value.n_children_spawned]
 
 
@@ -48,9 +56,19 @@ def decode_seed(plain: Any) -> np.random.SeedSequence:
     entropy, spawn_key, pool_size, children = plain
     if entropy is None or not 0 < expect(int, pool_size) <= _MAX_POOL_SIZE:
         raise ValueError("not a seed sequence")
+    if _too_large(entropy) or _too_large(expect(list, spawn_key)):
+        raise ValueError("a seed sequence that is too large")
     return np.random.SeedSequence(
         entropy, spawn_key=tuple(spawn_key), pool_size=pool_size, n_children_spawned=expect(int, children)
     )
+
+
+def _too_large(entropy: Any) -> bool:
+    if isinstance(entropy, int):
+        return entropy.bit_length() > _MAX_ENTROPY_BITS
+    if not isinstance(entropy, list | tuple):
+        return bool(np.size(entropy) > _MAX_ENTROPY_ITEMS)
+    return len(entropy) > _MAX_ENTROPY_ITEMS or any(map(_too_large, entropy))
 
 
 def encode_bits(value: np.random.BitGenerator) -> Any:

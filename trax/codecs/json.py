@@ -24,7 +24,7 @@ from typing import Any
 
 from trax.codecs import limits, registry, table
 from trax.codecs.base import Buffer, BufferSource, Encoded
-from trax.codecs.buffers import MemoryBuffer, StoredBuffer, StridedBuffer
+from trax.codecs.buffers import MemoryBuffer, StoredBuffers, StridedBuffer, take
 from trax.codecs.refusal import located, refusal
 from trax.codecs.standard import UNDECODABLE
 from trax.errors import CorruptionError, TraxError, UnsupportedValueError
@@ -54,7 +54,7 @@ class JsonCodec:
         return Encoded(_encode(value, name, buffers), tuple(buffers))
 
     def decode(self, data: bytes) -> Any:
-        return _decode(data, None, False)
+        return _decode(data, None)
 
     def decode_many(self, data: bytes, lengths: Sequence[int]) -> list[Any]:
         if sum(lengths) != len(data):
@@ -66,7 +66,7 @@ class JsonCodec:
         return values
 
     def decode_value(self, head: bytes, source: BufferSource, *, mmap: bool = False) -> Any:
-        return _decode(head, source, mmap)
+        return _decode(head, StoredBuffers(source, mmap))
 
 
 # To text
@@ -137,11 +137,13 @@ class _Writer:
 # From text
 
 
-def _decode(data: bytes, source: BufferSource | None, mapped: bool) -> Any:
-    reader = _Reader(source, mapped)
+def _decode(data: bytes, buffers: StoredBuffers | None) -> Any:
     try:
         text = str(data, "utf-8", "surrogatepass")
-        return json.loads(text, object_hook=reader.value, parse_constant=_refuse_constant)
+        value = json.loads(text, object_hook=_Reader(buffers).value, parse_constant=_refuse_constant)
+        if buffers is not None:
+            buffers.check_all_used()
+        return value
     except TraxError:
         raise
     except RecursionError as error:
@@ -172,9 +174,8 @@ def _refuse_constant(text: str) -> Any:
 class _Reader:
     """Turns the objects of one text back into values, the inner ones first."""
 
-    def __init__(self, source: BufferSource | None, mapped: bool) -> None:
-        self._source = source
-        self._mapped = mapped
+    def __init__(self, buffers: StoredBuffers | None) -> None:
+        self._buffers = buffers
 
     def value(self, found: dict[str, Any]) -> Any:
         tags = [key for key in found if key.startswith("$")]
@@ -190,18 +191,13 @@ class _Reader:
             name, state = plain
             return registry.by_name(name).decode(state)
         if tag == table.BUFFER_TAG:
-            return self._buffer(plain)
+            return take(self._buffers, plain)
         if tag in _NOTATIONS:
             return _NOTATIONS[tag](plain)
         row = table.by_tag(tag)
         if row is None:
             raise ValueError(f"unknown tag {tag!r}")
         return row.decode(plain)
-
-    def _buffer(self, index: Any) -> StoredBuffer:
-        if self._source is None or type(index) is not int or index < 0:
-            raise ValueError(f"a buffer {index!r} where there can be none")
-        return StoredBuffer(self._source, index, self._mapped)
 
 
 _NOTATIONS: dict[str, Callable[[Any], Any]] = {

@@ -17,10 +17,11 @@ import msgpack
 
 from trax.codecs import limits, registry, table
 from trax.codecs.base import Buffer, BufferSource, Encoded
-from trax.codecs.buffers import MemoryBuffer, StoredBuffer, StridedBuffer
+from trax.codecs.buffers import MemoryBuffer, StoredBuffers, StridedBuffer, take
 from trax.codecs.refusal import located, refusal
 from trax.codecs.standard import UNDECODABLE
 from trax.errors import CorruptionError, TraxError, UnsupportedValueError
+from trax.lengths import check_lengths
 
 _TRAPS = frozenset({list, dict, bytearray, memoryview, msgpack.ExtType, msgpack.Timestamp})
 _TRAPS_AND_BYTES = _TRAPS | {bytes}
@@ -73,7 +74,8 @@ class MsgpackCodec:
         return values
 
     def decode_value(self, head: bytes, source: BufferSource, *, mmap: bool = False) -> Any:
-        return _decode(_Reader(source, mmap), head)
+        buffers = StoredBuffers(source, mmap)
+        return _decode(_Reader(buffers), head)
 
 
 # To bytes
@@ -201,7 +203,10 @@ def _shield(value: Any, traps: frozenset[type], depth: int = 0) -> Any:
 
 def _decode(reader: _Reader, data: bytes) -> Any:
     try:
-        return reader.unpack(data)
+        value = reader.unpack(data)
+        if reader.buffers is not None:
+            reader.buffers.check_all_used()
+        return value
     except TraxError:
         raise
     except (*UNDECODABLE, msgpack.UnpackException) as error:
@@ -215,16 +220,15 @@ def _decode(reader: _Reader, data: bytes) -> Any:
 class _Reader:
     """Unpacks one value."""
 
-    __slots__ = ("_depth", "_mapped", "_source")
+    __slots__ = ("_depth", "buffers")
 
-    def __init__(self, source: BufferSource | None = None, mapped: bool = False) -> None:
-        self._source = source
-        self._mapped = mapped
+    def __init__(self, buffers: StoredBuffers | None = None) -> None:
+        self.buffers = buffers
         self._depth = 0
 
     def unpack(self, data: bytes) -> Any:
-        # The bounds of all lengths follow from the length of the data, in both ways of unpacking. The options stand
-        # here twice, since passing them on as a dict would cost as much as unpacking a small entry.
+        # The options stand here twice, since passing them on as a dict would cost as much as unpacking a small entry.
+        check_lengths(data)
         hook, errors = self._extended, "surrogatepass"
         if self._depth < _DEPTH_ON_STACK:
             return msgpack.unpackb(
@@ -254,13 +258,8 @@ class _Reader:
             name, state = plain
             return registry.by_name(name).decode(state)
         if code == table.BUFFER_CODE:
-            return self._buffer(plain)
+            return take(self.buffers, plain)
         row = table.by_code(code)
         if row is None:
             raise ValueError(f"unknown extension code {code}")
         return row.decode(plain)
-
-    def _buffer(self, index: Any) -> StoredBuffer:
-        if self._source is None or type(index) is not int or index < 0:
-            raise ValueError(f"a buffer {index!r} where there can be none")
-        return StoredBuffer(self._source, index, self._mapped)

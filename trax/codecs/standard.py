@@ -35,6 +35,8 @@ _FACTORIES: dict[str, Any] = {
 }
 _FACTORY_NAMES = {cls: name for name, cls in _FACTORIES.items()}
 
+_MAX_FRACTION_BITS = 1 << 20  # reducing a fraction takes the square of its length
+
 _RANDOM_VERSION = 3
 _RANDOM_STATE = struct.Struct("<625I")
 
@@ -141,11 +143,18 @@ def decode_decimal(plain: Any) -> decimal.Decimal:
 
 
 def encode_fraction(value: fractions.Fraction) -> Any:
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > _MAX_FRACTION_BITS:
+        raise UnsupportedValueError(
+            f"a Fraction of integers of more than {_MAX_FRACTION_BITS:,} bits can't be kept; keep the two integers",
+            reason="fraction too large",
+        )
     return [value.numerator, value.denominator]
 
 
 def decode_fraction(plain: Any) -> fractions.Fraction:
     numerator, denominator = (expect(int, item) for item in plain)
+    if max(numerator.bit_length(), denominator.bit_length()) > _MAX_FRACTION_BITS:
+        raise ValueError("a fraction that is too large")
     return fractions.Fraction(numerator, denominator)
 
 
@@ -226,6 +235,10 @@ def decode_zone(plain: Any) -> zoneinfo.ZoneInfo:
     except zoneinfo.ZoneInfoNotFoundError as error:
         raise CodecError(
             f"the time zone {plain!r} is not known on this machine; install the package tzdata", reason="no time zone"
+        ) from error
+    except OSError as error:  # it names a directory, or is too long for a name
+        raise CodecError(
+            f"the time zone {plain[:99]!r} can't be read on this machine: {error.strerror}", reason="no time zone"
         ) from error
 
 
