@@ -30,18 +30,33 @@ class Search:
     what: str
     tests: tuple[str, ...]
     effort: Mapping[str, str] = field(default_factory=dict)
-    shards: int = 1
-    """Run so often, each with a seed of its own."""
 
 
 # The longest first: they set the time that the whole takes.
 SEARCHES = [
-    Search("power loss", ("tests/test_crash.py",), {"TRAX_CRASH_RUNS": "12"}, shards=10),
+    Search(
+        "power loss, fixed jobs",
+        ("tests/test_crash.py", "-k", "every_state"),
+        {"TRAX_CRASH_LIMIT": "2000", "TRAX_CRASH_DEEP": "10"},
+    ),
+    Search("power loss, random jobs", ("tests/test_crash.py", "-k", "not every_state"), {"TRAX_CRASH_RUNS": "20"}),
     Search("corruption", ("tests/test_corruption.py",), {"TRAX_CORRUPTION_STRIDE": "1"}),
+    Search("real file systems", ("tests/test_real_disks.py",), {"TRAX_SHUTDOWNS": "40"}),
     Search("SIGKILL", ("tests/test_sigkill.py", "tests/test_examples.py"), {"TRAX_KILLS": "120"}),
+    Search("fuzzing", ("tests/test_fuzz.py",), {"TRAX_FUZZ": "20"}),
     Search("faults", ("tests/test_faults.py",)),
+    Search(
+        "layers",
+        ("tests/test_events.py", "tests/test_positions.py", "tests/test_compat_checkpoint_logger.py", "tests/consumer"),
+        {"TRAX_SWEEP_SAMPLES": "4", "TRAX_CONSUMER_STRIDE": "1", "TRAX_EVENT_RUNS": "300", "TRAX_KILLS": "40"},
+    ),
     Search("repair", ("tests/test_repair.py",), {"TRAX_REPAIR_RUNS": "3000"}),
-    Search("state machine", ("tests/test_state_machine.py",)),
+    Search(
+        "state machines",
+        ("tests/test_state_machine.py", "tests/test_crash_machine.py"),
+        {"TRAX_MACHINE_RUNS": "600"},
+    ),
+    Search("jobs of users", ("tests/test_user_tools.py",), {"TRAX_JOB_POINTS": "100"}),
     Search("copies of a live store", ("tests/test_live_copy.py",), {"TRAX_COPIES": "400"}),
 ]
 
@@ -86,7 +101,7 @@ def main(words: list[str]) -> int:
     faults: list[str] = []
     skipped: set[str] = set()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        runs = [pool.submit(run, search, f"{seed}.{shard}") for search in chosen for shard in range(search.shards)]
+        runs = [pool.submit(run, search, seed) for search in chosen]
         for future in as_completed(runs):
             outcome = future.result()
             cases += outcome.cases
