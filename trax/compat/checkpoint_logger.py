@@ -131,14 +131,17 @@ class OldDirectory:
         *lines, unfinished = self._read(path).split(b"\n")
         for number, line in enumerate(lines, 1):
             try:
-                yield _parsed(line)
+                parsed = _parsed(line)
             except (ValueError, RecursionError) as error:
                 raise _unreadable(path, number, error) from error
+            yield parsed
         if unfinished:
             try:
-                yield _parsed(unfinished)
+                parsed = _parsed(unfinished)
             except (ValueError, RecursionError):
                 _report(path, len(lines) + 1, len(unfinished))
+            else:
+                yield parsed  # it lacks nothing but its end
 
     def _read(self, path: str) -> bytes:
         with asking("read", path):
