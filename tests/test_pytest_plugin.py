@@ -67,7 +67,7 @@ def test_empty(trax_directory):
 """
     result = run(session, tests, "-rP")
     result.assert_outcomes(passed=4)
-    result.stdout.fnmatch_lines(["killed 3 times, at 3 (evenly spread) of the * points around 4 commits*"])
+    result.stdout.fnmatch_lines(["killed 3 times, at 3 of the * points around 4 commits, evenly spread (*"])
 
 
 def test_failures_end_with_the_users_own_line(session: pytest.Pytester) -> None:

@@ -183,6 +183,19 @@ def test_a_job_whose_stores_belong_to_another_program_is_an_error() -> None:
         crash_everywhere(commits_in_another_process, limit=2)
 
 
+def test_a_run_that_was_not_interrupted_and_ends_differently_is_not_called_a_crash(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+
+    def job(directory: str) -> bool:
+        with open(runs, "a") as file:
+            file.write("x")
+        jobs.good(directory)
+        return runs.stat().st_size > 2
+
+    with pytest.raises(NotDeterministicError, match="the returned value: False in the uninterrupted run, True in"):
+        crash_everywhere(job, only=1000)
+
+
 def test_a_point_that_does_not_exist_is_an_error() -> None:
     with pytest.raises(NothingToCheckError, match=r"A whole run comes by \d+ points"):
         crash_everywhere(jobs.good, only=1000)

@@ -48,11 +48,12 @@ class CrashReport:
 
     def __str__(self) -> str:
         ended = "killed" if self.how == "kill" else "cut off by a power loss"
-        which = "all" if self.tried == self.points else f"{self.tried} (evenly spread) of the"
+        which = "all" if self.tried == self.points else f"{self.tried:,} of the"
+        spread = ", evenly spread" if 1 < self.tried < self.points else ""
         seed = "" if self.how == "kill" else f", seed={self.seed!r}"
         return (
-            f"{ended} {self.crashes:,} times, at {which} {self.points:,} points around {self.commits:,} commits "
-            f"(every={self.every!r}{seed}): each time the job, resumed, ended as if nothing had happened "
+            f"{ended} {self.crashes:,} times, at {which} {self.points:,} points around {self.commits:,} commits"
+            f"{spread} (every={self.every!r}{seed}): each time the job, resumed, ended as if nothing had happened "
             f"({self.seconds:.1f} s)"
         )
 
@@ -181,13 +182,7 @@ class _Trial:
         os.rename(self._order.directory, self._order.reference)
         again = self._run(replace(self._order, compared=True, labels=("first", "second")), fresh=True)
         self._check_ended(again, " when it runs for the second time, in a new directory")
-        if again.differences:
-            text = (
-                f"two runs of the job that nothing interrupted ended differently, so a resumed one can't be compared. "
-                f"Seed its random generators, leave out times and process numbers, or name what may differ in "
-                f"ignore=.\n{_listed(again.differences)}"
-            )
-            raise NotDeterministicError(text, reason="not deterministic")
+        self._check_same(again)
         return whole
 
     def try_case(self, case: _Case) -> int:
@@ -203,8 +198,9 @@ class _Trial:
             story.append(f"at point {found.point.number}, {found.point.what}\n{found.point.where}".rstrip())
         else:
             found = self._run(order, fresh=False)
-        if not story:
+        if not story:  # it came by fewer points than before
             self._check_ended(found, ", though it was not interrupted either when it did not fail")
+            self._check_same(found)
         if found.end != "whole" or found.differences:
             raise self._resume_error(case, story, found)
         return len(story)
@@ -227,6 +223,17 @@ class _Trial:
         if found.end in reasons:
             raise JobError(f"{reasons[found.end]}:\n{found.text}", reason=found.end)
 
+    def _check_same(self, found: Run) -> None:
+        """That a run which nothing has interrupted ended as the first one did."""
+        __tracebackhide__ = True
+        if found.differences:
+            text = (
+                f"two runs of the job that nothing interrupted ended differently, so a resumed one can't be compared. "
+                f"Seed its random generators, leave out times and process numbers, or name what may differ in "
+                f"ignore=.\n{_listed(found.differences)}"
+            )
+            raise NotDeterministicError(text, reason="not deterministic")
+
     def _resume_error(self, case: _Case, story: list[str], found: Run) -> ResumeError:
         ended = "killed" if self._order.how == "kill" else "cut off by a power loss"
         reasons = {
@@ -237,7 +244,7 @@ class _Trial:
             "hung": f"did not end within {self._order.timeout_s:g} seconds (timeout_s)",
         }
         only = _written(case[: len(story)])
-        seed = f", seed={self._seed!r}" if self._order.how == "power loss" or len(case) > 1 else ""
+        seed = f", seed={self._seed!r}" if self._order.how == "power loss" else ""
         options = "" if self._order.how == "kill" else f", how={self._order.how!r}"
         options += "" if self._order.every == "commit" else f", every={self._order.every!r}"
         lines = [f"the job was {ended}, and when it was resumed it {reasons[found.end]}."]
