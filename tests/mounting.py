@@ -55,7 +55,8 @@ class Disk:
             _make(kind, self._image, SIZES[kind])
             _mount(self._image, self.path)
         except (OSError, subprocess.CalledProcessError) as error:
-            raise NotHereError(f"{kind} can't be made and mounted: {error} {getattr(error, 'stderr', '')}") from error
+            reason = f"{error} {getattr(error, 'stderr', '')}".strip().replace("\n", " ")
+            raise NotHereError(f"{kind} can't be made and mounted here: {reason}") from error
 
     def write_some(self, dice: random.Random) -> None:
         """Let parts of it reach the disk, as the kernel may at any time; a crash then loses what lies around them."""

@@ -77,7 +77,8 @@ class Trial:
             self.disk.fill(self.dice.randint(0, 4 << 20))
             with self._worker(judge, number, padding_bytes=100_000) as worker:
                 errors = self._await_end(worker, number)
-            assert any("DiskFullError" in error for error in errors), errors
+            assert any("ENOSPC" in error for error in errors), errors
+            assert all("ENOSPC" in error or "FinishedError" in error for error in errors), errors
             if self.dice.random() < 0.5:
                 self.disk.lose(self.dice)
                 self.disk.mount_again()
@@ -131,12 +132,13 @@ class Trial:
 
     def _wait_a_moment(self, worker: subprocess.Popen[str], number: int) -> None:
         assert worker.stdout is not None
-        if number % 5 < 4:
+        assert worker.stdout.readline() == "opening\n"
+        if number % 5 == 4:
+            time.sleep(self.dice.uniform(0, 0.05))
+        else:
             said = worker.stdout.readline()
             assert said == "ready\n", said
             time.sleep(self.dice.uniform(0, 0.3))
-        else:
-            time.sleep(self.dice.uniform(0, 0.4))  # while it is still opening
 
     def _await_end(self, worker: subprocess.Popen[str], number: int) -> Counter[str]:
         """What a worker ended with: errors of trax and nothing else."""
@@ -147,7 +149,7 @@ class Trial:
             raise
         assert worker.returncode == 0, f"it ended with {worker.returncode}: see its traceback"
         errors = sum((told.errors for told in self._told(number)), Counter[str]())
-        errors.update(line.split()[0] for line in said.splitlines() if line != "ready")
+        errors.update(line.split()[0] for line in said.splitlines() if line not in ("opening", "ready"))
         assert errors, "it ended without an error"
         print(f"  ended with {dict(errors)}", flush=True)
         return errors

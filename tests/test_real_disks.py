@@ -43,11 +43,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
                 pytest.skip(f"{tool} is not installed")
         tried = subprocess.run([*NAMESPACES, "true"], capture_output=True, text=True, check=False)
         if tried.returncode:
-            pytest.skip(f"no mount namespace can be made here: {tried.stderr}")
+            pytest.skip(f"no mount namespace can be made here: {tried.stderr.strip()}")
         print(f"TRAX_SEED={SEED}")
         trial = [sys.executable, "-m", "tests.surviving", what, str(tmp_path), kind, str(rounds), SEED]
-        # setpriv: it ends with this process, even if that is killed. The tests' directory comes last: trax may be the
-        # installed one.
         command = ["setpriv", "--pdeathsig", "KILL", *NAMESPACES, *trial]  # it ends with us, even if we are killed
         # The checkout comes last, for "tests": the trax that is tested may be an installed one.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])}

@@ -19,6 +19,7 @@ It ends by itself, with status 0, when the store lets no thread go on, and every
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -51,11 +52,13 @@ def ballast(number: int) -> dict[str, Any]:
 
 
 def kind_of(error: BaseException | None) -> str:
-    """What it is, and what caused it: ``FinishedError-DiskFullError``."""
+    """What it is, and what caused it: ``FinishedError-DiskFullError-ENOSPC``."""
     kinds = []
     while isinstance(error, trax.TraxError):
         kinds.append(type(error).__name__)
         error = error.__cause__
+    if isinstance(error, OSError):
+        kinds.append(errno.errorcode[error.errno])
     return "-".join(dict.fromkeys(kinds))
 
 
@@ -173,7 +176,7 @@ def run_thread(thread: Thread) -> None:
         os._exit(1)
 
 
-def work(store: trax.Trax, *, sync: str, ledger: str, seed: str, padding_bytes: int) -> None:
+def work(store: trax.Trax, *, sync: str, ledger: str, seed: str, padding_bytes: int) -> list[Thread]:
     threads = []
     mixture = random.Random(seed).choice(MIXTURES)
     for number in range(THREADS):
@@ -187,18 +190,21 @@ def work(store: trax.Trax, *, sync: str, ledger: str, seed: str, padding_bytes: 
     print("ready", flush=True)
     for one in running:
         one.join()
-    store.close()
-    errors = [error for thread in threads for error in thread.errors]
-    if not any(isinstance(error, trax.errors.HandleError) for error in errors):
-        for thread in threads:
-            thread.say("!", len(thread.state) - 1)
+    return threads
 
 
 def main(*, store: str, options: dict[str, Any], **how: Any) -> None:
+    print("opening", flush=True)
     try:
-        work(trax.Trax(store, **options), sync=options["sync"], **how)
+        with trax.Trax(store, **options) as opened:
+            threads = work(opened, sync=options["sync"], **how)
     except trax.TraxError as error:  # anything else is a fault, and ends with a traceback
         print(f"{kind_of(error)} {error}")
+        return
+    # It was closed, and so all that returned is durable, unless it had to be given up before.
+    if not any(isinstance(error, trax.errors.HandleError) for thread in threads for error in thread.errors):
+        for thread in threads:
+            thread.say("!", len(thread.state) - 1)
 
 
 if __name__ == "__main__":
