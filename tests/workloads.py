@@ -146,6 +146,7 @@ def batch_with_checkpoint(job: Workload) -> None:
     job.checkpoint("a", "b")
     job.log("a", "b")
     job.batch("a", "b", "a")
+    job.checkpoint("b")  # seals the segment of the batch, with the mark behind its records
 
 
 def checkpoint_blob(job: Workload) -> None:
