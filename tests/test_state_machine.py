@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 import warnings
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ class StoreMachine(RuleBasedStateMachine):
     def committed(self, sequence: int | None) -> None:
         assert sequence is not None and sequence > self.last
         self.last = sequence
-        self.history[sequence] = deepcopy(self.state)
+        self.history[sequence] = dict(self.state)  # lists are replaced, not changed; deepcopy() changes a dtype('q')
 
     def saved(self, name: str) -> None:
         self.waiting[name] = []
