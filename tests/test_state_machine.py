@@ -13,13 +13,13 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import trax
 from tests.codecs.strategies import identical, through_entry
 from tests.codecs.strategies import values as any_values
-from tests.counting import count
-from tests.helpers import kill, run_machine
+from tests.helpers import kill
 from trax.codecs import get_codec
 from trax.storage.local import compaction
 
@@ -36,7 +36,7 @@ def fold(state: list[Any], entry: Any) -> list[Any]:
 class StoreMachine(RuleBasedStateMachine):
     """The model: for each name that is stored, the list that its value and its entries fold to."""
 
-    runs = 0
+    names = Bundle("names")
 
     @initialize(
         sync=st.sampled_from(["always", "os", "interval"]),
@@ -44,7 +44,6 @@ class StoreMachine(RuleBasedStateMachine):
         codec=st.sampled_from(["msgpack", "json"]),
     )
     def create(self, sync: str, keep: int, codec: str) -> None:
-        type(self).runs += 1
         memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
         self.directory = tempfile.mkdtemp(dir=memory)
         self.options: dict[str, Any] = {"sync": sync, "keep": keep, "codec": codec, "sync_interval_s": 0.05}
@@ -61,9 +60,7 @@ class StoreMachine(RuleBasedStateMachine):
     def committed(self, sequence: int | None) -> None:
         assert sequence is not None and sequence > self.last
         self.last = sequence
-        self.history[sequence] = dict(
-            self.state
-        )  # the lists are replaced, not changed; deepcopy() changes a dtype('q')
+        self.history[sequence] = dict(self.state)  # lists are replaced, not changed; deepcopy() changes a dtype('q')
 
     def saved(self, name: str) -> None:
         self.waiting[name] = []
@@ -193,9 +190,18 @@ class StoreMachine(RuleBasedStateMachine):
             shutil.rmtree(self.directory)
 
 
-def test_whatever_is_done_the_store_is_what_the_model_says(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def _compact_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "LARGE_BYTES", 300)
     monkeypatch.setattr(compaction, "MANY_SEGMENTS", 3)
-    StoreMachine.runs = 0
-    run_machine(StoreMachine, steps=25)
-    count("state machine runs", StoreMachine.runs)
+
+
+TestStore = StoreMachine.TestCase
+TestStore.settings = settings(
+    max_examples=60,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    report_multiple_bugs=False,
+)
