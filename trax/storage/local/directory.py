@@ -116,7 +116,7 @@ class LocalStorage:
 
     @property
     def names(self) -> Mapping[str, Stored]:
-        return self._commit_point.snapshot.names
+        return self._state.snapshot.names
 
     @property
     def codec(self) -> str:
