@@ -214,7 +214,7 @@ def test_an_id_that_a_batch_has_twice_is_an_error_before_anything_is_stored(path
         before = store.last_sequence
         consumer = Repeats(checkpoint)
         with pytest.raises(DuplicateRecordError, match="twice") as caught:
-            consumer.run()
+            consumer.process_batch()
         assert caught.value.record_id == twice[0]
         assert (store.last_sequence, checkpoint.pointer, consumer.processed) == (before, 0, [])
 
