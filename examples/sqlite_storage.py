@@ -100,6 +100,8 @@ class Transaction:
         return self._connection.execute(statement, parameters).fetchall()
 
     def __enter__(self) -> Transaction:
+        if self._connection.in_transaction:  # an interrupt has left it behind
+            self._connection.execute("ROLLBACK")
         self._connection.execute("BEGIN IMMEDIATE")
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -368,6 +369,28 @@ def test_an_interrupt_anywhere_leaves_the_handle_usable_or_finished(tmp_path: Pa
         store.close()
         with reopen_and_check(path) as again:
             assert [entry for _, entry in again.entries("a")] == found
+
+
+def test_after_an_interrupted_checkpoint_the_handle_knows_of_a_name_or_does_not(tmp_path: Path) -> None:
+    for nth in range(1000):
+        fs = FaultyFileSystem()
+        store = trax.Trax(tmp_path / str(nth), fs=fs)
+        fs._nth, fs._fault = fs.count + nth, KeyboardInterrupt
+        try:
+            store.checkpoint(a="x" * 6000)
+        except KeyboardInterrupt:
+            assert ("a" in store, store.names()) in [(True, ["a"]), (False, [])]
+            if "a" in store:
+                assert store.recover("a") == "x" * 6000
+            else:
+                with pytest.raises(errors.NameNotStoredError):
+                    store.recover("a")
+        fs._nth, interrupted = -1, bool(fs.failed)
+        with contextlib.suppress(errors.FinishedError):
+            store.close()
+        if not interrupted:
+            break
+    assert nth > 10
 
 
 @pytest.mark.parametrize("sync", ["always", "os"])

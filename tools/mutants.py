@@ -222,7 +222,7 @@ MUTANTS = [
     Mutant("consumer: a lease is for days", CONSUMER + "checkpoint.py", "lease = Lease(holder, token, now, now + timedelta(seconds=self.lease_s))", "lease = Lease(holder, token, now, now + timedelta(self.lease_s))", CONSUMERS),
     Mutant("consumer: texts that no file can hold", CONSUMER + "tracker.py", "text = text.encode(\"utf-8\", \"backslashreplace\").decode()", "pass", CONSUMERS),
     Mutant("consumer: signals do nothing", CONSUMER + "background.py", "            signal.signal(number, handle)", "            pass", CONSUMERS),
-    Mutant("consumer: the error of a worker is not raised", CONSUMER + "consumer.py", "            raise self._failures[0]", "            pass", CONSUMERS),
+    Mutant("consumer: the error of a worker is not raised", CONSUMER + "consumer.py", "            raise failures[0]", "            pass", CONSUMERS),
     Mutant("consumer: unreadable records cost an attempt", CONSUMER + "checkpoint.py", "            self._load_records()  # if they", "            pass  # if they", CONSUMERS),
     Mutant("unistream: a line that is being written is read", UNISTREAM + "consumer.py", "for line in lines if line.endswith(\"\\n\")]", "for line in lines]", CONSUMERS),
     Mutant("unistream: a lock of days is believed", UNISTREAM + "storage.py", "if not saved.more:", "if False:", CONSUMERS),

@@ -60,10 +60,18 @@ def run(path: Path, write: Write, workers: int = 1, fs: FileSystem | None = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", trax.TraxWarning)
         store = trax.Trax(path, fs=fs)
-    with store, Checkpoint(store, "stream", initial_pointer=0, max_attempts=MAX_ATTEMPTS) as checkpoint:
-        job = Job(checkpoint, limit=LIMIT, workers=workers)
-        job.write = write
-        assert job.run() == "ended"
+    with store, open_checkpoint(store) as checkpoint:
+        assert new_job(checkpoint, write, workers).run() == "ended"
+
+
+def open_checkpoint(store: trax.Trax) -> Checkpoint:
+    return Checkpoint(store, "stream", initial_pointer=0, max_attempts=MAX_ATTEMPTS)
+
+
+def new_job(checkpoint: Checkpoint, write: Write, workers: int = 1) -> Job:
+    job = Job(checkpoint, limit=LIMIT, workers=workers)
+    job.write = write
+    return job
 
 
 def judge(path: Path, ledger: list[str], crashes: int) -> None:
@@ -76,7 +84,7 @@ def judge(path: Path, ledger: list[str], crashes: int) -> None:
     for words in map(str.split, ledger):
         if words[0] == "acknowledged":
             acknowledged[int(words[1]), words[2]] = int(words[3]), words[4]
-    with store, Checkpoint(store, "stream", initial_pointer=0, max_attempts=MAX_ATTEMPTS) as checkpoint:
+    with store, open_checkpoint(store) as checkpoint:
         assert store.verify().problems == []
         done = Counter(entry for _, entry in store.entries("done"))
         summary = checkpoint.summary()
@@ -99,7 +107,7 @@ def judge_the_end(path: Path, ledger: list[str], crashes: int) -> None:
     """When the job has come to its end: every record has too, and no more was done than the crashes explain."""
     judge(path, ledger, crashes)
     started = Counter(words[1] for words in map(str.split, ledger) if words[0] == "started")
-    with trax.Trax(path) as store, Checkpoint(store, "stream", max_attempts=MAX_ATTEMPTS) as checkpoint:
+    with trax.Trax(path) as store, open_checkpoint(store) as checkpoint:
         assert checkpoint.ended
         assert [summary.sequence for summary in checkpoint.history()] == [1, 2, 3]
         assert [summary.counts for summary in checkpoint.history()] == [

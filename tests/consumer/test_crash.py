@@ -3,6 +3,7 @@ record is skipped, nothing is wedged, and each attempt is counted."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -12,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.consumer.crashing import NoSync, judge, judge_the_end, run
+import trax
+from tests.consumer.crashing import NoSync, judge, judge_the_end, new_job, open_checkpoint, run
 from tests.counting import count
+from trax.errors import HandleError, StorageError
 from trax.testing.disks import crash_images
+from trax.testing.faults import FAULTS, FaultyFileSystem
 from trax.testing.recording import RecordingFileSystem
 
 SEED = os.environ.get("TRAX_SEED", "20261121")
@@ -30,6 +34,36 @@ def test_sigkill_at_every_call_of_the_file_system(tmp_path: Path, workers: int, 
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-5000:]
     count("consumers killed", int(done.stdout))
+
+
+@pytest.mark.parametrize("fault", ["EIO", "ENOSPC", "KeyboardInterrupt"])
+def test_any_call_of_the_file_system_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    """What fails is no failure of a record. The same handles go on, or, if they can't, new ones."""
+    print(f"TRAX_SEED={SEED} TRAX_CONSUMER_STRIDE={STRIDE}")
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+    monkeypatch.setattr(os, "fdatasync", lambda fd: None)
+    tried = 0
+    for nth in itertools.count(int(SEED, 36) % STRIDE, STRIDE):
+        path, ledger = tmp_path / str(nth), []
+        fs = FaultyFileSystem(nth, FAULTS[fault])
+        ending = ""
+        for _ in range(5):
+            try:
+                with trax.Trax(path, fs=fs) as store, open_checkpoint(store) as checkpoint:
+                    while ending != "ended":
+                        try:
+                            ending = new_job(checkpoint, ledger.append).run()
+                        except (StorageError, KeyboardInterrupt):
+                            continue
+            except (HandleError, StorageError, KeyboardInterrupt):
+                continue
+            break
+        assert ending == "ended", f"{fs.failed} left it wedged"
+        judge_the_end(path, ledger, 1)
+        if not fs.failed:
+            break
+        tried += 1
+    count(f"consumers and {fault}", tried)
 
 
 def test_power_loss_after_every_operation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,7 @@ def test_a_crash_while_a_batch_is_saved_leaves_all_of_it_or_nothing(path: Path, 
             ids = [tracker.record_id for tracker in checkpoint.trackers()]
             if checkpoint.pointer == 3:
                 assert ids == ["r0", "r1", "r2"] and checkpoint.finished
+                assert [checkpoint.record(record_id)["n"] for record_id in ids] == [0, 1, 2]
                 assert not any(operation.note for operation in fs.operations[:done])
             else:
                 assert (checkpoint.pointer, ids) == (6, ["r3", "r4", "r5"])
@@ -194,6 +195,8 @@ def test_a_lease_keeps_others_away_until_it_runs_out_and_no_longer() -> None:
     taken = second.claim("second")
     assert taken is not None and taken.attempts == 2
     assert first.succeed(lost) is None, "the lease was lost, and with it the right to say what became of the record"
+    first.refresh()
+    assert first.fail(lost, ValueError(), 0) is None, "also when it knows who has the record now"
     assert second.succeed(taken) is not None
     first.refresh()
     assert first.tracker("a").status is Status.SUCCEEDED and first.tracker("a").attempts == 2
@@ -211,7 +214,7 @@ def test_an_id_that_a_batch_has_twice_is_an_error_before_anything_is_stored(path
         before = store.last_sequence
         consumer = Repeats(checkpoint)
         with pytest.raises(DuplicateRecordError, match="twice") as caught:
-            consumer.run()
+            consumer.process_batch()
         assert caught.value.record_id == twice[0]
         assert (store.last_sequence, checkpoint.pointer, consumer.processed) == (before, 0, [])
 

@@ -14,7 +14,7 @@ from tests.consumer.toys import statuses
 from trax.consumer import Checkpoint, Status
 
 PROGRAM = """
-import signal, sys
+import os, signal, sys
 from trax.consumer import Checkpoint, Consumer
 
 class Waits(Consumer):
@@ -25,8 +25,8 @@ class Waits(Consumer):
         return [{"id": f"r{n}"} for n in range(pointer, until)], until
 
     def process(self, record):
-        print(record["id"], flush=True)
-        sys.stdin.readline()
+        os.write(1, f"{record['id']}\\n".encode())
+        os.read(0, 1)
 
 before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
 with Checkpoint(sys.argv[1], "stream", initial_pointer=0) as checkpoint:
@@ -111,6 +111,21 @@ def test_a_second_ctrl_c_interrupts_the_record_which_is_pending_again(tmp_path: 
     with Checkpoint(tmp_path / "store", "stream") as checkpoint:
         tracker = checkpoint.tracker("r0")
         assert (tracker.status, tracker.attempts) == (Status.PENDING, 1)
+
+
+def test_a_second_ctrl_c_stops_the_other_workers_too(tmp_path: Path) -> None:
+    child = Child(tmp_path / "store", workers=2)
+    assert {child.says(), child.says()} == {"r0", "r1"}
+    while child.process.poll() is None:
+        child.process.send_signal(signal.SIGINT)
+        try:
+            child.process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            continue
+    out, err, _ = child.end()
+    assert out == "" and "KeyboardInterrupt" in err
+    with Checkpoint(tmp_path / "store", "stream") as checkpoint:
+        assert [tracker.attempts for tracker in checkpoint.trackers()] == [1, 1, 0]
 
 
 def test_a_second_sigterm_ends_the_process_and_the_store_opens(tmp_path: Path) -> None:

@@ -180,6 +180,17 @@ def test_a_reader_sees_what_a_live_consumer_has_saved(tmp_path: Path) -> None:
         assert looking.load() == storage.load()
 
 
+def test_a_change_that_reached_the_log_after_the_next_batch_had_begun_is_none_of_its_records(tmp_path: Path) -> None:
+    with trax.Trax(tmp_path / "store") as store:
+        storage = LocalStorage(store, "orders")
+        late = new_batch(1, 0, 1, ids=["a"]).new_tracker("a")
+        storage.begin(new_batch(1, 0, 1, ids=["a"]), {"a": 1})
+        batch = new_batch(2, 1, 2, ids=["a"])
+        storage.begin(batch, {"a": 1})
+        store.log({storage._status: late.skip(late.created).as_plain()})
+        assert storage.load() == (batch, {})
+
+
 def test_a_stream_whose_name_is_too_long_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidNameError):
         LocalStorage(tmp_path / "store", "x" * 250)

@@ -89,7 +89,7 @@ def test_an_error_of_one_worker_stops_the_others_between_records_and_is_raised(t
         consumer = Hook(checkpoint, limit=40, workers=4)
         with pytest.raises(RuntimeError, match="metrics"):
             consumer.run()
-        assert not any(tracker.lease for tracker in checkpoint.trackers())
+        assert not any(tracker.lease for tracker in checkpoint.trackers()), "nobody is in the middle of a record"
         assert consumer.run() == "ended"
         assert sorted(consumer.processed) == sorted(f"r{n}" for n in range(40))
 

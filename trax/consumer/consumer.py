@@ -19,6 +19,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal
 
 from trax.consumer.background import hearing, repeating
@@ -74,7 +75,6 @@ class Consumer(ABC):
         self.ordered = ordered
         self.poll_s = poll_s
         self._stopping = False
-        self._failures: list[BaseException] = []
         checkpoint.keep_order(ordered)
 
     # The user's part
@@ -188,24 +188,30 @@ class Consumer(ABC):
         return self.checkpoint.begin(records, next_pointer) or not self.checkpoint.finished
 
     def _bring_to_an_end(self) -> None:
-        self._failures = []
+        failures: list[BaseException] = []
         threads = [
-            threading.Thread(target=self._work, name=f"trax-worker-{n}", daemon=True) for n in range(1, self.workers)
+            threading.Thread(target=self._work, args=[failures], name=f"trax-worker-{number}", daemon=True)
+            for number in range(1, self.workers)
         ]
-        with repeating(self._renew, self.checkpoint.lease_s / _RENEWALS, self.checkpoint.clock):
-            for thread in threads:
-                thread.start()
-            self._work()
-            for thread in threads:
-                thread.join()
-        if self._failures:
-            raise self._failures[0]
+        with repeating(partial(self._renew, failures), self.checkpoint.lease_s / _RENEWALS, self.checkpoint.clock):
+            try:
+                for thread in threads:
+                    thread.start()
+                self._work(failures)
+                for thread in threads:
+                    thread.join()
+            except BaseException as error:  # an interrupt: the others shall not go on alone
+                failures.append(error)
+        if failures:
+            for another in failures[1:]:
+                failures[0].add_note(f"trax: meanwhile, in another thread: {another!r}")
+            raise failures[0]
 
-    def _work(self) -> None:
-        """Work on records until the batch has ended, or this consumer is to stop."""
+    def _work(self, failures: list[BaseException]) -> None:
+        """Work on records until the batch has ended, this consumer is to stop, or something has failed."""
         token = uuid.uuid4().hex
         try:
-            while not self._stopping and not self._failures:
+            while not self._stopping and not failures:
                 if (claimed := self.checkpoint.claim(token)) is not None:
                     self._attempt(claimed)
                     self.checkpoint.let_go(token)
@@ -214,7 +220,7 @@ class Consumer(ABC):
                 else:
                     self._wait()
         except BaseException as error:
-            self._failures.append(error)
+            failures.append(error)
         finally:
             self.checkpoint.let_go(token)
 
@@ -269,11 +275,11 @@ class Consumer(ABC):
         if self.checkpoint.shared:
             self.checkpoint.refresh()
 
-    def _renew(self) -> None:
+    def _renew(self, failures: list[BaseException]) -> None:
         try:
             self.checkpoint.renew()
         except Exception as error:
-            self._failures.append(error)
+            failures.append(error)
 
     def _pause(self) -> None:
         clock, condition = self.checkpoint.clock, threading.Condition()

@@ -15,7 +15,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from trax.consumer.storage import Batch
@@ -47,6 +48,7 @@ class LocalStorage:
         self._store = where if isinstance(where, Trax) else Trax(where)
         self._opened = self._store is not where
         self._mutex = threading.Lock()
+        self._sure = True
         self._sequence = 0
         self._versions: dict[str, int] = {}
         self.exclusive = _is_writable(self._store)
@@ -59,6 +61,7 @@ class LocalStorage:
                 streams.add(stream)
 
     def load(self) -> tuple[Batch, Mapping[str, Tracker]] | None:
+        self._sure = True
         if self._status not in self._store:
             return None
         state = self._store.recover(self._status, replay_log=_fold)
@@ -67,15 +70,16 @@ class LocalStorage:
             raise FormatError(text, path=self._store.path, reason="form")
         batch = Batch.from_plain(state["batch"])
         trackers = {record_id: Tracker.from_plain(plain) for record_id, plain in state["trackers"].items()}
-        self._sequence = batch.sequence
-        self._versions = {record_id: tracker.version for record_id, tracker in trackers.items()}
+        self._learn(batch, trackers)
         return batch, trackers
 
     def begin(self, batch: Batch, records: Mapping[str, Any]) -> None:
+        self._be_sure()
         if batch.sequence != self._sequence + 1:
             raise _conflict(f"batch {batch.sequence} does not follow batch {self._sequence}", self._store)
         status = {"form": _FORM, "batch": batch.as_plain(), "trackers": {}}
-        self._store.checkpoint({self._status: status, self._records: dict(records)})
+        with self._unsure_if_it_fails():
+            self._store.checkpoint({self._status: status, self._records: dict(records)})
         self._sequence, self._versions = batch.sequence, {}
 
     def records(self, batch: Batch) -> Mapping[str, Any]:
@@ -83,6 +87,7 @@ class LocalStorage:
         return records
 
     def save(self, tracker: Tracker, effect: Any = None) -> None:
+        self._be_sure()
         with self._mutex:
             stored = self._versions.get(tracker.record_id, 0)
             if (tracker.batch, tracker.version) != (self._sequence, stored + 1):
@@ -90,7 +95,8 @@ class LocalStorage:
                 raise _conflict(f"{what} does not follow version {stored} in batch {self._sequence}", self._store)
             self._versions[tracker.record_id] = tracker.version
         try:
-            self._store.log({**_entries(effect), self._status: tracker.as_plain()})  # outside: threads share an fsync
+            with self._unsure_if_it_fails():  # outside of the mutex: threads share an fsync
+                self._store.log({**_entries(effect), self._status: tracker.as_plain()})
         except BaseException:
             self._versions[tracker.record_id] = stored
             raise
@@ -100,6 +106,26 @@ class LocalStorage:
             _open_streams.get(self._store, set()).discard(self._stream)
         if self._opened:
             self._store.close()
+
+    def _learn(self, batch: Batch, trackers: Mapping[str, Tracker]) -> None:
+        with self._mutex:
+            if batch.sequence != self._sequence:
+                self._sequence, self._versions = batch.sequence, {}
+            for record_id, tracker in trackers.items():  # a change that is being saved is ahead of what is stored
+                self._versions[record_id] = max(tracker.version, self._versions.get(record_id, 0))
+
+    @contextmanager
+    def _unsure_if_it_fails(self) -> Iterator[None]:
+        """After an interrupt a commit may be there or not: the next call looks, or it could be made twice."""
+        try:
+            yield
+        except BaseException:
+            self._sure = False
+            raise
+
+    def _be_sure(self) -> None:
+        if not self._sure:
+            self.load()
 
 
 def streams(store: Trax) -> list[str]:

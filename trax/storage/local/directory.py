@@ -138,7 +138,7 @@ class LocalStorage:
     @property
     def names(self) -> Mapping[str, Stored]:
         self._commit_point.check_settled()
-        return self._commit_point.snapshot.names
+        return self._state.snapshot.names
 
     @property
     def codec(self) -> str:
