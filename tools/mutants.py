@@ -30,13 +30,29 @@ LOCK = "tests/test_lock.py"
 PITFALLS = "tests/test_pitfalls.py"
 REPAIR = "tests/test_repair.py"
 SAFEGUARDS = "tests/test_safeguards.py"
+CHECKS = "tests/test_checks.py"
 READER = "tests/test_reader.py"
 LIVE = "tests/test_live_copy.py"
 CLI = "tests/test_cli.py"
 STORE = "tests/test_store.py tests/test_bad_input.py tests/test_golden.py"
 AFTER_A_KILL = "tests/test_crash.py -k after_a_kill"
 MACHINES = "tests/test_crash_machine.py tests/test_state_machine.py"
-REST = (SAFEGUARDS, READER, LOCK, STORE, CRASH, PITFALLS, CORRUPTION, REPAIR, FAULTS, CLI, LIVE, AFTER_A_KILL, MACHINES)
+REST = (
+    SAFEGUARDS,
+    CHECKS,
+    READER,
+    LOCK,
+    STORE,
+    CRASH,
+    PITFALLS,
+    CORRUPTION,
+    REPAIR,
+    FAULTS,
+    CLI,
+    LIVE,
+    AFTER_A_KILL,
+    MACHINES,
+)
 
 
 class Mutant(NamedTuple):
@@ -96,7 +112,7 @@ MUTANTS = [
     Mutant("an fsync of a directory does nothing", LOCAL + "fs.py", "            self.fsync(fd)\n        finally", "            pass\n        finally", (SAFEGUARDS,)),
     # What an fsync proves, and when it is asked for.
     Mutant("synced moves past what was synced", LOCAL + "segment.py", "self.synced = max(self.synced, offset)", "self.synced = self.tail.offset + 100", (CRASH,)),
-    Mutant("synced is where the tail is after the sync", LOCAL + "segment.py", "        offset = self.tail.offset\n        self.fs", "        self.fs", (SAFEGUARDS,), (("self.synced = max(self.synced, offset)", "self.synced = self.tail.offset"),)),
+    Mutant("synced is where the tail is after the sync", LOCAL + "segment.py", "        offset = self.tail.offset\n        self.fs", "        self.fs", (CHECKS,), (("self.synced = max(self.synced, offset)", "self.synced = self.tail.offset"),)),
     Mutant("log() does not sync", "trax/commit.py", "                        self._bring(sync=self._always)", "                        self._bring(sync=False)", (CRASH,)),
     Mutant("sync() does not sync", "trax/commit.py", "        self._raise(self._bring(sync=True))", "        self._raise(self._bring(sync=False))", (CRASH,)),
     Mutant("the log is not synced before a checkpoint", "trax/commit.py", "self._bring(sync=True, below=first)", "self._bring(sync=False, below=first)", (SAFEGUARDS,)),
@@ -119,12 +135,12 @@ MUTANTS = [
     Mutant("an unsettled commit point is ignored", LOCAL + "commit_point.py", "        if self.unsettled:\n", "        if False:\n", (SAFEGUARDS,)),
     Mutant("a failed write is not cut back", LOCAL + "directory.py", "            except OSError:\n                writer.cut_back()\n                raise", "            except OSError:\n                raise", (FAULTS,)),
     # Checksums.
-    Mutant("a segment header's checksum is not checked", LOCAL + "framing.py", "    if version <= FORMAT_VERSION and crc32(data[: _SEGMENT.size]) != checksum:", "    if False:", (CORRUPTION,)),
+    Mutant("a segment header's checksum is not checked", LOCAL + "framing.py", "    if version <= FORMAT_VERSION and crc32(data[: _SEGMENT.size]) != checksum:", "    if False:", (CHECKS,)),
     Mutant("a frame header's checksum is not checked", LOCAL + "framing.py", "    if crc32(covered) != checksum:", "    if False:", (CORRUPTION,)),
     Mutant("a frame header's checksum does not cover the salt", LOCAL + "framing.py", "        salt, offset, kind,", "        bytes(8), offset, kind,", (CORRUPTION,), (("    covered = salt + offset", "    covered = bytes(8) + offset"),)),
     Mutant("a frame header's checksum does not cover the offset", LOCAL + "framing.py", "        salt, offset, kind,", "        salt, 0, kind,", (CORRUPTION,), (("    covered = salt + offset.to_bytes(8, \"little\") + covered", "    covered = salt + bytes(8) + covered"),)),
     Mutant("a payload's checksum is not checked", LOCAL + "framing.py", " and crc32(payload) == header.payload_checksum", "", (CORRUPTION,)),
-    Mutant("a snapshot header's checksum is not checked", LOCAL + "snapshot.py", "    if crc32(data[: _HEADER.size]) != _CHECKSUM.unpack_from(data, _HEADER.size)[0]:", "    if False:", (CORRUPTION,)),
+    Mutant("a snapshot header's checksum is not checked", LOCAL + "snapshot.py", "    if crc32(data[: _HEADER.size]) != _CHECKSUM.unpack_from(data, _HEADER.size)[0]:", "    if False:", (CHECKS,)),
     Mutant("a snapshot's checksum is not checked", LOCAL + "snapshot.py", "    if len(body) != body_bytes or crc32(body) != body_checksum:", "    if False:", (CORRUPTION,)),
     Mutant("a blob's chunks are not checked", LOCAL + "blob.py", "        if have != len(target) or crc32(target) != checksum:", "        if have != len(target):", (CORRUPTION,)),
     Mutant("a mapped blob's chunks are not checked", LOCAL + "blob.py", "            if crc32(view[place * _CHUNK_BYTES : (place + 1) * _CHUNK_BYTES]) != checksum:", "            if False:", (CORRUPTION,)),
@@ -140,9 +156,9 @@ MUTANTS = [
     Mutant("a sealed segment's chain is not checked", LOCAL + "view.py", "    if walk.tail.offset != offset or end not in (None, walk.tail):", "    if walk.tail.offset != offset:", (CORRUPTION,)),
     Mutant("a reader does not look twice", LOCAL + "view.py", "            if walk.tail == failed:", "            if True:", (READER,)),
     Mutant("a reader looks on where it was stuck", LOCAL + "view.py", "segment.reference.salt, segment.start, end)", "segment.reference.salt, failed or segment.start, end)", (READER,)),
-    Mutant("a segment's salt is not compared", LOCAL + "walk.py", "    elif (header.store_id, header.number, header.salt) != (store_id, number, salt):", "    elif (header.store_id, header.number) != (store_id, number):", (CORRUPTION,)),
+    Mutant("a segment's salt is not compared", LOCAL + "walk.py", "    elif (header.store_id, header.number, header.salt) != (store_id, number, salt):", "    elif (header.store_id, header.number) != (store_id, number):", (CHECKS,)),
     Mutant("nothing of a segment is compared", LOCAL + "walk.py", "    elif (header.store_id, header.number, header.salt) != (store_id, number, salt):", "    elif False:", (CORRUPTION,)),
-    Mutant("a blob of another value is accepted", LOCAL + "blob.py", "        if _HEADER.unpack_from(header) != (_MAGIC, FORMAT_VERSION, 0, store_id, reference.number):", "        if False:", (CORRUPTION,)),
+    Mutant("a blob of another value is accepted", LOCAL + "blob.py", "        if _HEADER.unpack_from(header) != (_MAGIC, FORMAT_VERSION, 0, store_id, reference.number):", "        if False:", (CHECKS,)),
     Mutant("another kept snapshot is accepted", LOCAL + "view.py", "    if (kept.store_id, kept.generation) != (store_id, reference.generation):", "    if False:", (CORRUPTION,)),
     Mutant("a reader does not look again when a file has gone", LOCAL + "view.py", "            if state()[0].generation == snapshot.generation:", "            if True:", (LIVE,)),
     Mutant("verify() does not look again when the store has moved on", "trax/inspection.py", "    return bool(problems) and _load(fs, layout).generation != snapshot.generation", "    return False", (CLI,)),
@@ -150,7 +166,7 @@ MUTANTS = [
     Mutant("a repair reads a segment that was put back", "trax/salvage.py", "    if found.header.salt != reference.salt:", "    if False:", (REPAIR,)),
     Mutant("a repair reads a segment of another store", "trax/salvage.py", "            if header.number != number or store_id not in (None, header.store_id):", "            if False:", (REPAIR,)),
     Mutant("a used first segment is taken for an empty one", LOCAL + "creation.py", "        if number > 1 or _was_used(fs, layout.segment(number)):", "        if number > 1:", (STORE,)),
-    Mutant("a mark in the first segment is no use of it", LOCAL + "creation.py", "    return mark is not None and mark.epoch > 0", "    return False", (CORRUPTION,)),
+    Mutant("a mark in the first segment is no use of it", LOCAL + "creation.py", "    return mark is not None and mark.epoch > 0", "    return False", (CHECKS,)),
     # Epochs, and who the owner is.
     Mutant("the epoch is not raised", LOCAL + "opening.py", "epoch=old.epoch + 1", "epoch=old.epoch", (LOCK,)),
     Mutant("a log of a later epoch is accepted", LOCAL + "opening.py", "walk.latest_epoch >= self._manner.epoch or ", "", (CORRUPTION,)),
@@ -159,21 +175,21 @@ MUTANTS = [
     Mutant("a segment of a later snapshot is not looked for", LOCAL + "opening.py", "                raise _put_back(layout.snapshot, layout.segment(number))", "                pass", (CORRUPTION,)),
     Mutant("a later kept snapshot is not looked for", LOCAL + "opening.py", "            if generation > snapshot.generation:", "            if False:", (CORRUPTION,)),
     Mutant("a mark alone is no use of a segment", LOCAL + "opening.py", "        return walk.proven > start.offset or walk.marks > 0", "        return walk.proven > start.offset", (CORRUPTION,)),
-    Mutant("a segment of another store is taken for its own", LOCAL + "opening.py", "        if header is None or header.store_id != snapshot.store_id:", "        if header is None:", (STORE,)),
+    Mutant("a segment of another store is taken for its own", LOCAL + "opening.py", "        if header is None or header.store_id != snapshot.store_id:", "        if header is None:", (CHECKS,)),
     Mutant("verify() accepts a log of a later epoch", "trax/inspection.py", "        if log.latest_epoch > snapshot.epoch or log", "        if log", (CLI,)),
     Mutant("verify() accepts a mark of a later snapshot", "trax/inspection.py", " or log.published > snapshot.sequence:", ":", (CLI,)),
     Mutant("the owner is not checked after a sync", LOCAL + "directory.py", "            self._writer.sync()\n        self._commit_point.check_owner()", "            self._writer.sync()", (PITFALLS,)),
     Mutant("the owner is not checked before a publish", LOCAL + "commit_point.py", "                if self._fd is not None:\n                    self.check_owner()\n", "", (PITFALLS,)),
-    Mutant("the owner is not checked after a publish", LOCAL + "commit_point.py", "            self._fs.fsync_directory(self._layout.path)\n            self.check_owner()", "            self._fs.fsync_directory(self._layout.path)", (LOCK,)),
+    Mutant("the owner is not checked after a publish", LOCAL + "commit_point.py", "            self._fs.fsync_directory(self._layout.path)\n            self.check_owner()", "            self._fs.fsync_directory(self._layout.path)", (CHECKS,)),
     Mutant("the owner is not checked before an opening sweeps", LOCAL + "opening.py", "            commit_point.unsettled = False\n            commit_point.check_owner()", "            commit_point.unsettled = False", (LOCK,)),
     Mutant("the owner is not checked before the last mark is replaced", LOCAL + "opening.py", "        self._check_owner()\n", "", (LOCK,)),
-    Mutant("the owner is not checked before a file is removed", LOCAL + "directory.py", "            if not self._closed and self._commit_point.is_ours():", "            if not self._closed:", (LOCK,)),
+    Mutant("the owner is not checked before a file is removed", LOCAL + "directory.py", "            if not self._closed and self._commit_point.is_ours():", "            if not self._closed:", (CHECKS,)),
     Mutant("the owner is not checked when it lets go", LOCAL + "directory.py", "            if not self._closed and not self._commit_point.unsettled and self._commit_point.is_ours():", "            if not self._closed and not self._commit_point.unsettled:", (LOCK,)),
     Mutant("where locks are real the snapshot's file is not compared", LOCAL + "commit_point.py", "                return self._fs.identity(self._layout.snapshot) == self._fs.identity_of(self._fd)", "                return True", (PITFALLS,)),
     Mutant("where there are no locks the epoch is not compared", LOCAL + "commit_point.py", "            return load_snapshot(self._fs, self._layout.snapshot).epoch == self.snapshot.epoch", "            return True", (PITFALLS,)),
-    Mutant("a lock file that was replaced is not noticed", LOCAL + "lock.py", "                if held and self._fs.identity_of(fd) != self._fs.identity(self._layout.lock):", "                if False:", (LOCK,)),
+    Mutant("a lock file that was replaced is not noticed", LOCAL + "lock.py", "                if held and self._fs.identity_of(fd) != self._fs.identity(self._layout.lock):", "                if False:", (CHECKS,)),
     Mutant("an owner file is taken over from anybody", LOCAL + "lock.py", "        if not is_gone(found):", "        if False:", (LOCK,)),
-    Mutant("an owner file of another is taken over unseen", LOCAL + "lock.py", "            if moved != found:", "            if False:", (LOCK,)),
+    Mutant("an owner file of another is taken over unseen", LOCAL + "lock.py", "            if moved != found:", "            if False:", (CHECKS,)),
     Mutant("an owner file of another is removed at the end", LOCAL + "lock.py", "        elif not self.real and read_owner_file(self._fs, self._layout) == self._owner:", "        elif not self.real:", (LOCK,)),
     Mutant("unlock takes the file of a writer that came meanwhile", "trax/unlock.py", "            if read_owner(self._fs, aside) != self._owner:", "            if False:", (CLI,)),
     # The order of calls.
