@@ -30,13 +30,29 @@ LOCK = "tests/test_lock.py"
 PITFALLS = "tests/test_pitfalls.py"
 REPAIR = "tests/test_repair.py"
 SAFEGUARDS = "tests/test_safeguards.py"
+CHECKS = "tests/test_checks.py"
 READER = "tests/test_reader.py"
 LIVE = "tests/test_live_copy.py"
 CLI = "tests/test_cli.py"
 STORE = "tests/test_store.py tests/test_bad_input.py tests/test_golden.py"
 AFTER_A_KILL = "tests/test_crash.py -k after_a_kill"
 MACHINES = "tests/test_crash_machine.py tests/test_state_machine.py"
-REST = (SAFEGUARDS, READER, LOCK, STORE, CRASH, PITFALLS, CORRUPTION, REPAIR, FAULTS, CLI, LIVE, AFTER_A_KILL, MACHINES)
+REST = (
+    SAFEGUARDS,
+    CHECKS,
+    READER,
+    LOCK,
+    STORE,
+    CRASH,
+    PITFALLS,
+    CORRUPTION,
+    REPAIR,
+    FAULTS,
+    CLI,
+    LIVE,
+    AFTER_A_KILL,
+    MACHINES,
+)
 
 CONSUMER = "trax/consumer/"
 UNISTREAM = "trax/compat/unistream/"
@@ -160,7 +176,7 @@ MUTANTS = [
     Mutant("a repair reads a segment that was put back", "trax/salvage.py", "    if found.header.salt != reference.salt:", "    if False:", (REPAIR,)),
     Mutant("a repair reads a segment of another store", "trax/salvage.py", "            if header.number != number or store_id not in (None, header.store_id):", "            if False:", (REPAIR,)),
     Mutant("a used first segment is taken for an empty one", LOCAL + "creation.py", "        if number > 1 or _was_used(fs, layout.segment(number)):", "        if number > 1:", (STORE,)),
-    Mutant("a mark in the first segment is no use of it", LOCAL + "creation.py", "    return mark is not None and mark.epoch > 0", "    return False", (CORRUPTION,)),
+    Mutant("a mark in the first segment is no use of it", LOCAL + "creation.py", "    return mark is not None and mark.epoch > 0", "    return False", (CHECKS,)),
     # Epochs, and who the owner is.
     Mutant("the epoch is not raised", LOCAL + "opening.py", "epoch=old.epoch + 1", "epoch=old.epoch", (LOCK,)),
     Mutant("a log of a later epoch is accepted", LOCAL + "opening.py", "walk.latest_epoch > epoch or ", "", (CORRUPTION,)),
@@ -169,21 +185,21 @@ MUTANTS = [
     Mutant("a segment of a later snapshot is not looked for", LOCAL + "opening.py", "                raise _put_back(layout.snapshot, layout.segment(number))", "                pass", (CORRUPTION,)),
     Mutant("a later kept snapshot is not looked for", LOCAL + "opening.py", "            if generation > snapshot.generation:", "            if False:", (CORRUPTION,)),
     Mutant("a mark alone is no use of a segment", LOCAL + "opening.py", "        return walk.proven > start.offset or walk.marks > 0", "        return walk.proven > start.offset", (CORRUPTION,)),
-    Mutant("a segment of another store is taken for its own", LOCAL + "opening.py", "        if header is None or header.store_id != snapshot.store_id:", "        if header is None:", (STORE,)),
+    Mutant("a segment of another store is taken for its own", LOCAL + "opening.py", "        if header is None or header.store_id != snapshot.store_id:", "        if header is None:", (CHECKS,)),
     Mutant("verify() accepts a log of a later epoch", "trax/inspection.py", "        if log.latest_epoch > snapshot.epoch or log", "        if log", (CLI,)),
     Mutant("verify() accepts a mark of a later snapshot", "trax/inspection.py", " or log.published > snapshot.sequence:", ":", (CLI,)),
     Mutant("the owner is not checked after a sync", LOCAL + "directory.py", "            self._writer.sync()\n        self._commit_point.check_owner()", "            self._writer.sync()", (PITFALLS,)),
     Mutant("the owner is not checked before a publish", LOCAL + "commit_point.py", "                if self._fd is not None:\n                    self.check_owner()\n", "", (PITFALLS,)),
-    Mutant("the owner is not checked after a publish", LOCAL + "commit_point.py", "            self._fs.fsync_directory(self._layout.path)\n            self.check_owner()", "            self._fs.fsync_directory(self._layout.path)", (LOCK,)),
+    Mutant("the owner is not checked after a publish", LOCAL + "commit_point.py", "            self._fs.fsync_directory(self._layout.path)\n            self.check_owner()", "            self._fs.fsync_directory(self._layout.path)", (CHECKS,)),
     Mutant("the owner is not checked before an opening sweeps", LOCAL + "opening.py", "            commit_point.unsettled = False\n            commit_point.check_owner()", "            commit_point.unsettled = False", (LOCK,)),
     Mutant("the owner is not checked before the last mark is replaced", LOCAL + "opening.py", "        commit_point.check_owner()\n        writer", "        writer", (LOCK,)),
     Mutant("the owner is not checked before a file is removed", LOCAL + "directory.py", "            if not self._closed and self._commit_point.is_ours():", "            if not self._closed:", (LOCK,)),
     Mutant("the owner is not checked when it lets go", LOCAL + "directory.py", "            if not self._closed and not self._commit_point.unsettled and self._commit_point.is_ours():", "            if not self._closed and not self._commit_point.unsettled:", (LOCK,)),
     Mutant("where locks are real the snapshot's file is not compared", LOCAL + "commit_point.py", "                return self._fs.identity(self._layout.snapshot) == self._fs.identity_of(self._fd)", "                return True", (PITFALLS,)),
     Mutant("where there are no locks the epoch is not compared", LOCAL + "commit_point.py", "            return load_snapshot(self._fs, self._layout.snapshot).epoch == self.snapshot.epoch", "            return True", (PITFALLS,)),
-    Mutant("a lock file that was replaced is not noticed", LOCAL + "lock.py", "                if held and self._fs.identity_of(fd) != self._fs.identity(self._layout.lock):", "                if False:", (LOCK,)),
+    Mutant("a lock file that was replaced is not noticed", LOCAL + "lock.py", "                if held and self._fs.identity_of(fd) != self._fs.identity(self._layout.lock):", "                if False:", (CHECKS,)),
     Mutant("an owner file is taken over from anybody", LOCAL + "lock.py", "        if not is_gone(found):", "        if False:", (LOCK,)),
-    Mutant("an owner file of another is taken over unseen", LOCAL + "lock.py", "            if moved != found:", "            if False:", (LOCK,)),
+    Mutant("an owner file of another is taken over unseen", LOCAL + "lock.py", "            if moved != found:", "            if False:", (CHECKS,)),
     Mutant("an owner file of another is removed at the end", LOCAL + "lock.py", "        elif not self.real and read_owner_file(self._fs, self._layout) == self._owner:", "        elif not self.real:", (LOCK,)),
     Mutant("unlock takes the file of a writer that came meanwhile", "trax/unlock.py", "            if read_owner(self._fs, aside) != self._owner:", "            if False:", (CLI,)),
     # The order of calls.

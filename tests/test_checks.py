@@ -1,0 +1,204 @@
+"""Each check of what is read, with the one case that it is there for."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+import pytest
+
+import trax
+from tests.helpers import kill, reopen_and_check
+from trax.codecs.base import Encoded
+from trax.errors import CorruptionError, FencedError, MissingFileError, StoreLockedError
+from trax.storage.local.blob import BlobReader, write_blob
+from trax.storage.local.framing import FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES
+from trax.storage.local.fs import LocalFileSystem
+from trax.storage.local.segment import Manner, create_segment
+
+ID = bytes(16)
+
+
+def saved(path: Path) -> None:
+    """A store with a sealed segment that is still needed, an active one, and a kept snapshot."""
+    with trax.Trax(path, keep=2) as store:
+        store.checkpoint(a=1, b=1)
+        store.log(a=2, b=2)
+        store.checkpoint(a=3)
+
+
+def flipped(data: bytes, byte: int, bit: int) -> bytes:
+    return data[:byte] + bytes([data[byte] ^ 1 << bit]) + data[byte + 1 :]
+
+
+@pytest.mark.parametrize(("file", "nbytes"), [("snapshot", 32), ("log.00000001", SEGMENT_HEADER_BYTES)])
+def test_every_bit_of_a_header_counts(tmp_path: Path, file: str, nbytes: int) -> None:
+    """Also of what is reserved, and of what another checksum covers too."""
+    saved(tmp_path / "s")
+    whole = (tmp_path / "s" / file).read_bytes()
+    for byte in range(nbytes):
+        for bit in (0, 7):
+            (tmp_path / "s" / file).write_bytes(flipped(whole, byte, bit))
+            problems = trax.Trax(tmp_path / "s", mode="r").verify().problems if file != "snapshot" else []
+            with pytest.raises((CorruptionError, trax.errors.FormatError)):
+                trax.Trax(tmp_path / "s")
+            assert problems or file == "snapshot"
+    (tmp_path / "s" / file).write_bytes(whole)
+    reopen_and_check(tmp_path / "s").close()
+
+
+def test_a_segment_of_another_history_of_the_same_store_is_not_its_own(tmp_path: Path) -> None:
+    """Two copies of a store go on apart, and both make a segment of the same number."""
+    with trax.Trax(tmp_path / "one") as store:
+        store.checkpoint(a=1)
+        store.log(a=2)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    for name in ("one", "two"):
+        with trax.Trax(tmp_path / name) as store:
+            store.checkpoint(a=3)
+            store.log(a=name)
+    last = max((tmp_path / "one").glob("log.*")).name
+    shutil.copy(tmp_path / "two" / last, tmp_path / "one" / last)
+    with pytest.raises(CorruptionError, match="older state"):
+        trax.Trax(tmp_path / "one")
+
+
+def test_a_segment_of_another_store_is_no_sign_of_a_later_snapshot(tmp_path: Path) -> None:
+    with trax.Trax(tmp_path / "s") as store:
+        store.checkpoint(a=1)
+    with trax.Trax(tmp_path / "other") as store:
+        store.checkpoint(a=1)
+        store.log(a=2)
+    shutil.copy(tmp_path / "other" / "log.00000001", tmp_path / "s" / "log.00000009")
+    with trax.Trax(tmp_path / "s") as store:
+        assert store.recover("a") == 1
+
+
+def test_a_blob_says_which_value_it_is(tmp_path: Path) -> None:
+    """The seal could be the same by chance, one in four thousand million."""
+    fs = LocalFileSystem()
+    fd = fs.create(str(tmp_path / "blob"))
+    reference = write_blob(fs, fd, ID, 7, Encoded(b"head", ()))
+    assert BlobReader(fs, fd, "blob", ID, reference).head == b"head"
+    for other, number in ((b"x" * 16, 7), (ID, 8)):
+        with pytest.raises(CorruptionError, match="another store or to another value"):
+            BlobReader(fs, fd, "blob", other, reference._replace(number=number))
+    fs.close(fd)
+
+
+def test_a_first_segment_that_a_writer_has_opened_had_a_snapshot(tmp_path: Path) -> None:
+    """No record, only the mark of a writer: without its snapshot it is no place for a new store."""
+    trax.Trax(tmp_path / "s").close()
+    kill(trax.Trax(tmp_path / "s", sync="os"))
+    assert (tmp_path / "s" / "log.00000001").stat().st_size == SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES
+    (tmp_path / "s" / "snapshot").unlink()
+    with pytest.raises(MissingFileError):
+        trax.Trax(tmp_path / "s")
+
+
+def test_what_is_written_during_a_sync_is_not_proven_by_it(tmp_path: Path) -> None:
+    class Busy(LocalFileSystem):
+        writes = False
+
+        def fdatasync(self, fd: int) -> None:
+            super().fdatasync(fd)
+            if self.writes:
+                writer.append(2, [[{"a": b"2"}]])
+
+    fs = Busy()
+    writer = create_segment(fs, str(tmp_path / "log"), ID, 1, mode=None, manner=Manner(1, False, False), sequence=0)
+    writer.append(1, [[{"a": b"1"}]])
+    before = writer.tail.offset
+    fs.writes = True
+    writer.sync()
+    assert writer.synced == before < writer.tail.offset
+    fs.close(writer.fd)
+
+
+def test_a_lock_file_that_was_replaced_while_it_was_being_locked_locks_nothing(tmp_path: Path) -> None:
+    trax.Trax(tmp_path / "s").close()
+
+    class Slow(LocalFileSystem):
+        replaced = False
+
+        def lock(self, fd: int) -> bool:
+            if not self.replaced:
+                self.replaced = True
+                (tmp_path / "s" / "lock").unlink()
+                (tmp_path / "s" / "lock").touch()
+            return super().lock(fd)
+
+    with trax.Trax(tmp_path / "s", fs=Slow()):
+        with pytest.raises(StoreLockedError):
+            trax.Trax(tmp_path / "s")
+
+
+class WithoutLocks(LocalFileSystem):
+    def lock(self, fd: int) -> bool:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def test_an_owner_file_that_another_has_taken_over_meanwhile_is_not_taken_from_it(tmp_path: Path) -> None:
+    owner = tmp_path / "s" / "owner"
+    with warnings.catch_warnings(action="ignore"):
+        kill(trax.Trax(tmp_path / "s", fs=WithoutLocks()))
+        gone = owner.read_bytes().replace(str(os.getpid()).encode(), str(2**22 + 1).encode())
+        owner.write_bytes(gone)
+
+        class Slower(WithoutLocks):
+            def rename(self, source: str, target: str) -> None:
+                if source == str(owner):  # another process has judged the same file, and was faster
+                    owner.write_bytes(gone.replace(str(2**22 + 1).encode(), b"1"))
+                super().rename(source, target)
+
+        with pytest.raises(StoreLockedError, match="try again"):
+            trax.Trax(tmp_path / "s", fs=Slower())
+
+
+class LocksThatLie(LocalFileSystem):
+    """Everybody gets the lock."""
+
+    def lock(self, fd: int) -> bool:
+        return True
+
+
+def test_a_writer_that_is_replaced_while_it_publishes_acknowledges_nothing(tmp_path: Path) -> None:
+    second: list[trax.Trax] = []
+
+    class Paused(LocksThatLie):
+        renamed = False
+
+        def rename(self, source: str, target: str) -> None:
+            super().rename(source, target)
+            self.renamed = True
+
+        def fsync_directory(self, path: str) -> None:
+            super().fsync_directory(path)
+            if self.renamed and first and not second:
+                second.append(trax.Trax(tmp_path / "s", fs=LocksThatLie()))
+
+    fs = Paused()
+    first: list[trax.Trax] = []
+    first.append(trax.Trax(tmp_path / "s", fs=fs))
+    fs.renamed = False
+    with pytest.raises(FencedError):
+        first[0].checkpoint(a=2)
+    assert second[0].recover("a") == 2, "it may be there, but it was not acknowledged"
+    second[0].close()
+
+
+def test_a_writer_that_was_replaced_removes_no_file(tmp_path: Path) -> None:
+    """It has written a blob and can't publish it: another may have given the same number to a blob of its own."""
+    first = trax.Trax(tmp_path / "s", fs=LocksThatLie())
+    first.checkpoint(a=1)
+    with trax.Trax(tmp_path / "s", fs=LocksThatLie()) as second:
+        with pytest.raises(FencedError):
+            first.checkpoint(a="x" * 5000)
+        written = sorted(path.name for path in (tmp_path / "s" / "blobs").iterdir())
+        assert written == ["00000001"], "it stays until the next opening sweeps it"
+        first.close()
+        assert second.recover("a") == 1
+    reopen_and_check(tmp_path / "s").close()
