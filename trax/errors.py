@@ -224,6 +224,18 @@ class RewindError(TraxError, ValueError):
     stored: int
 
 
+class LoopError(TraxError, RuntimeError):
+    """A loop of a job can't be begun, or resumed, as asked."""
+
+
+class StepError(TraxError, RuntimeError):
+    """A step of a job was left by an exception, which is the ``__cause__`` where it is known: it is not committed."""
+
+
+class OutputFileError(TraxError, OSError):
+    """An output file of a job is missing, or is not as the job left it. Nothing was changed."""
+
+
 class TraxWarning(UserWarning):
     """The root of the warnings."""
 
