@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +45,9 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # what it says is
 
 
 def __getattr__(name: str) -> Any:
-    if name != "Job":
+    if name not in ("Job", "job"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # Imported when it is used: most programs that import trax have a store, and not a job.
-    from trax.job import Job
-
-    globals()["Job"] = Job
-    return Job
+    job = importlib.import_module("trax.job")
+    globals()["Job"] = job.Job
+    return job if name == "job" else job.Job

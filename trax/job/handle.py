@@ -12,6 +12,9 @@ resume: there both get the states of its last committed step.
 from __future__ import annotations
 
 import os
+import signal
+import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -22,8 +25,11 @@ from trax.errors import ClosedError, InvalidArgumentError, LoopError, OutputFile
 from trax.job.generators import Tracked, global_generators, kind_of, make
 from trax.job.items import Items
 from trax.job.leaving import left_by_break
+from trax.job.meter import Meter
 from trax.job.outputs import AppendedFile, BinaryOutput, Output, TextOutput, check_appends
+from trax.job.policies import Policy, optimal
 from trax.job.state import STATE, JobState, LoopState, fold, new_state
+from trax.job.stopping import SIGNALS, Clock, Signals, deadline_after
 from trax.layers import LayerStore
 from trax.names import check_name
 from trax.replay import ReplayLog, last_wins
@@ -37,6 +43,16 @@ class Job:
 
     ``path``, ``sync``, ``codec``, ``keep``, ``sync_interval_s`` are those of :class:`trax.Trax`, on which the job
     stands; ``store`` is that store. A handle belongs to one thread. Use it in a ``with`` statement.
+
+    ``checkpoint_when``
+        When :meth:`should_checkpoint` says so: see :mod:`trax.job.policies`. None: ``optimal()``.
+    ``signals``
+        Those after which the loop ends, behind the step that it is in; ``interrupted`` is then the first that came.
+        They are watched from the opening to the closing of a job that is opened in the main thread. The handlers that
+        were there before are called as well. A second SIGINT interrupts at once.
+    ``deadline_s``
+        After how many seconds the job has to have ended; None: what SLURM or PBS say. The loop ends behind the first
+        step that leaves less than ``deadline_margin`` times what a slow checkpoint takes, and the longest step.
     """
 
     def __init__(
@@ -47,8 +63,16 @@ class Job:
         codec: str | None = None,
         keep: int | None = None,
         sync_interval_s: float = 1.0,
+        checkpoint_when: Policy | None = None,
+        signals: Iterable[str | signal.Signals] = SIGNALS,
+        deadline_s: float | None = None,
+        deadline_margin: float = 3.0,
+        clock: Clock = time.time,
         fs: FileSystem | None = None,
     ) -> None:
+        self._signals = Signals(signals)
+        self._meter = Meter(optimal() if checkpoint_when is None else checkpoint_when, clock)
+        self._deadline, self._deadline_margin = deadline_after(deadline_s, clock), deadline_margin
         self._fs = default_file_system() if fs is None else fs
         self._syncs_each_step = sync == "always"
         self._generators: dict[str, Tracked] = {}
@@ -61,13 +85,17 @@ class Job:
         """Whether the user has learned of the failure."""
         self._closed = False
         self.store = LayerStore(path, sync=sync, codec=codec, keep=keep, sync_interval_s=sync_interval_s, fs=fs)
+        self._encode = self.store.codec.encode
         try:
             self._state: JobState = self.store.recover(STATE, new_state, fold)
+            self._meter.replayed_steps = sum(entry[0] is not None for _, entry in self.store.entries(STATE))
         except BaseException:
             self.store.close()
             raise
         self._resumes: str | None = next(reversed(self._state["loops"]), None)
         """The loop in which the job was, until it comes to it again."""
+        self._signals.watch()
+        self._finalizer = weakref.finalize(self, self._signals.restore)
 
     # The loop
 
@@ -82,6 +110,9 @@ class Job:
         over. Loops come one after the other, each with a name of its own; to nest them, loop over
         ``itertools.product``.
 
+        After a signal, or when the deadline is near, the loop ends behind the present step, and any other before its
+        first: look at ``is_ending`` before doing what belongs to a finished job.
+
         Raises LoopError where that can't be kept; in the step, what the commit raises.
         """
         self._check()
@@ -91,6 +122,8 @@ class Job:
                 f"of a job are not nested. Use an ordinary for inside, or one job.loop(itertools.product(…))."
             )
             raise LoopError(text, path=self.store.path, reason="nested")
+        if self.is_ending:
+            return iter(())
         if check_name(name) in self._entered:
             text = f"there was a loop {name!r} in this job already: give each a name of its own, job.loop(…, name=…)."
             raise LoopError(text, path=self.store.path, reason="name used twice")
@@ -114,6 +147,8 @@ class Job:
                 yield item
                 done += 1
                 self._end_step(items, done)
+                if self.is_ending:
+                    return
             if items.count is None:
                 self._begin_step(name)
                 self._end_step(items, done, finished=True)
@@ -131,6 +166,7 @@ class Job:
 
     def _begin_step(self, name: str) -> None:
         self._step, self._running = self.store.batch(), name
+        self._meter.begin_step()
 
     def _come_to(self, name: str) -> tuple[int, bool, bytes]:
         """Where a loop begins; generators and files are from now on what they were there."""
@@ -158,12 +194,14 @@ class Job:
         assert step is not None and name is not None
         changes = self._changes(items, name, finished, checkpoints=bool(step.changes))
         entry = [name, done, changes] if changes else [name, done]
+        self._meter.begin_commit()
         with step:
             fold(self._state, entry)
             if step.changes:
                 step.checkpoint({STATE: self._state})  # or the log could not be truncated
             else:
-                step.log({STATE: entry})
+                step.join(STATE, self._encode(entry, STATE))
+        self._meter.end_step(step.changes, self.store)
         self._step = self._running = None
 
     def _changes(self, items: Items[T], name: str, finished: bool, *, checkpoints: bool) -> dict[str, Any]:
@@ -197,6 +235,39 @@ class Job:
                 changed[key] = position
         return changed
 
+    # The end of it, and checkpoints on the way
+
+    @property
+    def interrupted(self) -> signal.Signals | None:
+        """The signal after which the job ends; None if none has come."""
+        return self._signals.received
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether a signal has come, or the deadline is near: loops end behind the present step."""
+        if self._signals.received is not None:
+            return True
+        if self._deadline is None:
+            return False
+        needed_s = self._deadline_margin * self._meter.slow_checkpoint_s + self._meter.longest_step_s
+        return self._meter.now() + needed_s >= self._deadline
+
+    @property
+    def exit_status(self) -> int:
+        """For ``sys.exit``: 0, or after a signal what a shell makes of it; 75, "try again" of sysexits.h, otherwise."""
+        if self.interrupted is not None:
+            return 128 + self.interrupted
+        return 75 if self.is_ending else 0
+
+    def should_checkpoint(self) -> bool:
+        """Whether it is time for a checkpoint: the policy says so, or the job is about to end."""
+        self._check()
+        return self.is_ending or self._meter.is_due(self.store, in_step=self._step is not None)
+
+    def stats(self) -> dict[str, object]:
+        """Figures about the job, by name, beside those of its store: seconds, steps, bytes."""
+        return self.store.stats() | self._meter.stats()
+
     # What happens in a step, or at once
 
     def log(self, mapping: Mapping[str, Any] | None = None, /, **entries: Any) -> None:
@@ -218,9 +289,11 @@ class Job:
             return
         for file in self._files.values():
             file.sync()
+        self._meter.begin_commit()
         with self.store.batch() as batch:
             batch.checkpoint(mapping, **values)
             batch.checkpoint({STATE: self._state})
+        self._meter.note_checkpoint(self.store)
 
     def recover(self, name: str, create: Callable[[], Any] | None = None, replay_log: ReplayLog = last_wins) -> Any:
         """The state of a name as of the last commit, as :meth:`trax.Trax.recover`; ``create()`` makes the first one.
@@ -228,7 +301,7 @@ class Job:
         In a step it does not have what the step itself has logged.
         """
         self._check()
-        return self.store.recover(name, create, replay_log)
+        return self._meter.timed_replay(lambda: self.store.recover(name, create, replay_log))
 
     # What rolls back with the state
 
@@ -341,6 +414,7 @@ class Job:
         finally:
             for file in self._files.values():
                 file.close()
+            self._finalizer()
             self.store.close()
         if self._failure is not None and not self._is_known:
             raise self._failure
