@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_what_happens_in_a_step_is_one_commit(path: Path) -> None:
     with trax.Job(path) as job:
-        job.recover("sum", lambda: 0)
+        job.recover("sum", lambda: 0, plus)
         before = job.store.last_sequence
         for step in job.loop(range(3)):
             job.log(sum=step)
@@ -50,7 +50,7 @@ def test_a_job_goes_on_at_the_first_step_that_is_not_committed(path: Path) -> No
     seen = []
     with pytest.raises(ZeroDivisionError):
         with trax.Job(path) as job:
-            job.recover("sum", lambda: 0)
+            job.recover("sum", lambda: 0, plus)
             for step in job.loop(range(10, 20, 2)):
                 seen.append(step)
                 job.log(sum=step)
@@ -132,7 +132,7 @@ def leave_through_a_generator(job: Any) -> None:
 def test_a_loop_that_is_left_is_finished_and_its_last_step_committed(path: Path, leave: Callable[[Any], Any]) -> None:
     for _ in range(2):
         with trax.Job(path) as job:
-            job.recover("sum", lambda: 0)
+            job.recover("sum", lambda: 0, plus)
             leave(job)
             assert job.recover("sum", replay_log=plus) == 3, "at once, and the second time nothing is done"
     assert steps(path, range(5)) == []
@@ -152,7 +152,7 @@ def test_a_step_that_an_exception_leaves_is_not_committed_even_if_it_is_caught(
     path: Path, fail: Callable[[int], Any], inline: bool
 ) -> None:
     with trax.Job(path) as job:
-        job.recover("sum", lambda: 0)
+        job.recover("sum", lambda: 0, plus)
         try:
             for step in job.loop(range(5)):
                 job.log(sum=1)
@@ -276,7 +276,7 @@ def test_items_are_compared_by_their_digest_if_asked_for(path: Path) -> None:
 
 def test_a_checkpoint_in_a_step_truncates_the_log_of_the_job_as_well(path: Path) -> None:
     with trax.Job(path) as job:
-        state = job.recover("sum", lambda: 0)
+        state = job.recover("sum", lambda: 0, plus)
         for step in job.loop(range(10)):
             state += step
             job.log(sum=step)
@@ -288,7 +288,7 @@ def test_a_checkpoint_in_a_step_truncates_the_log_of_the_job_as_well(path: Path)
 
 def test_outside_of_a_loop_calls_commit_at_once(path: Path) -> None:
     with trax.Job(path) as job:
-        job.recover("sum", lambda: 0)
+        job.recover("sum", lambda: 0, plus)
         job.log(sum=1)
         assert job.recover("sum", replay_log=plus) == 1
         job.checkpoint(sum=5)

@@ -236,6 +236,14 @@ class OutputFileError(TraxError, OSError):
     """An output file of a job is missing, or is not as the job left it. Nothing was changed."""
 
 
+class ChangedError(TraxError, ValueError):
+    """A job was started with another configuration, or another ``replay_log``, than it began with."""
+
+
+class VerificationError(TraxError, ValueError):
+    """What the store would give back is not the live state. ``sequence`` is the last record that was replayed."""
+
+
 class TraxWarning(UserWarning):
     """The root of the warnings."""
 

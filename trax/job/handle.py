@@ -16,18 +16,21 @@ import signal
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from trax.batch import Batch
 from trax.commit import SyncPolicy
 from trax.errors import ClosedError, InvalidArgumentError, LoopError, OutputFileError, StepError
+from trax.job.checking import check_config, check_replay_log, check_state, fingerprint
 from trax.job.generators import Tracked, global_generators, kind_of, make
 from trax.job.items import Items
 from trax.job.leaving import left_by_break
 from trax.job.meter import Meter
 from trax.job.outputs import AppendedFile, BinaryOutput, Output, TextOutput, check_appends
 from trax.job.policies import Policy, optimal
+from trax.job.progress import progress_bar
 from trax.job.state import STATE, JobState, LoopState, fold, new_state
 from trax.job.stopping import SIGNALS, Clock, Signals, deadline_after
 from trax.layers import LayerStore
@@ -46,6 +49,14 @@ class Job:
 
     ``checkpoint_when``
         When :meth:`should_checkpoint` says so: see :mod:`trax.job.policies`. None: ``optimal()``.
+    ``config``
+        What the job is configured with: any value that a store keeps. Another one, or another ``replay_log`` of
+        :meth:`recover`, is refused with a ChangedError when the job is started again, unless ``upgrade`` is true: then
+        the new ones are taken from now on.
+    ``verify_every``
+        After how many steps :meth:`should_checkpoint` asks for a checkpoint that is verified: what the store and the
+        present step give when they are replayed must be what is about to be checkpointed, bit for bit;
+        VerificationError otherwise. For names that were recovered with :meth:`recover`. 0: never.
     ``signals``
         Those after which the loop ends, behind the step that it is in; ``interrupted`` is then the first that came.
         They are watched from the opening to the closing of a job that is opened in the main thread. The handlers that
@@ -64,12 +75,19 @@ class Job:
         keep: int | None = None,
         sync_interval_s: float = 1.0,
         checkpoint_when: Policy | None = None,
+        config: Any = None,
+        upgrade: bool = False,
+        verify_every: int = 0,
         signals: Iterable[str | signal.Signals] = SIGNALS,
         deadline_s: float | None = None,
         deadline_margin: float = 3.0,
         clock: Clock = time.time,
         fs: FileSystem | None = None,
     ) -> None:
+        self._upgrade, self._verify_every, self._verified_at = upgrade, verify_every, 0
+        self._replays: dict[str, ReplayLog] = {}
+        self._behind_step: dict[str, Any] = {}
+        self._in_background: Future[int] | None = None
         self._signals = Signals(signals)
         self._meter = Meter(optimal() if checkpoint_when is None else checkpoint_when, clock)
         self._deadline, self._deadline_margin = deadline_after(deadline_s, clock), deadline_margin
@@ -88,6 +106,7 @@ class Job:
         self._encode = self.store.codec.encode
         try:
             self._state: JobState = self.store.recover(STATE, new_state, fold)
+            self._check_config(config)
             self._meter.replayed_steps = sum(entry[0] is not None for _, entry in self.store.entries(STATE))
         except BaseException:
             self.store.close()
@@ -99,7 +118,9 @@ class Job:
 
     # The loop
 
-    def loop(self, items: Iterable[T], *, name: str = "loop", check_items: bool = False) -> Iterator[T]:
+    def loop(
+        self, items: Iterable[T], *, name: str = "loop", desc: str | None = None, check_items: bool = False
+    ) -> Iterator[T]:
         """Go over the items whose steps are not committed yet; each step is one commit, made when the next one begins.
 
         ``items`` must be the same each time the job is started; a range may become longer as long as no other loop has
@@ -109,6 +130,8 @@ class Job:
         that is left by ``break`` or ``return`` is finished, and its last step committed. Finished loops are passed
         over. Loops come one after the other, each with a name of its own; to nest them, loop over
         ``itertools.product``.
+
+        With the extra ``progress`` a terminal shows the progress, under ``desc``.
 
         After a signal, or when the deadline is near, the loop ends behind the present step, and any other before its
         first: look at ``is_ending`` before doing what belongs to a finished job.
@@ -133,13 +156,14 @@ class Job:
             self._check_nothing_to_resume(name)
         else:
             self._check_resumable(name, stored, wanted)
-        return self._steps(name, wanted)
+        return self._steps(name, desc or name, wanted)
 
-    def _steps(self, name: str, items: Items[T]) -> Iterator[T]:
+    def _steps(self, name: str, description: str, items: Items[T]) -> Iterator[T]:
         self._entered.add(name)
         done, finished, digest = self._come_to(name)
         if finished:
             return
+        bar = progress_bar(description, items.count, done)
         try:
             for item in items.behind(done, digest):
                 items.add(item)
@@ -147,6 +171,8 @@ class Job:
                 yield item
                 done += 1
                 self._end_step(items, done)
+                if bar is not None:
+                    bar.update()
                 if self.is_ending:
                     return
             if items.count is None:
@@ -163,6 +189,9 @@ class Job:
                 self._fail(error)
                 self._is_known = True
             raise
+        finally:
+            if bar is not None:
+                bar.close()
 
     def _begin_step(self, name: str) -> None:
         self._step, self._running = self.store.batch(), name
@@ -203,6 +232,10 @@ class Job:
                 step.join(STATE, self._encode(entry, STATE))
         self._meter.end_step(step.changes, self.store)
         self._step = self._running = None
+        self._notice_failure()
+        if self._behind_step:
+            values, self._behind_step = self._behind_step, {}
+            self._checkpoint_behind(values)
 
     def _changes(self, items: Items[T], name: str, finished: bool, *, checkpoints: bool) -> dict[str, Any]:
         changes: dict[str, Any] = {}
@@ -260,9 +293,18 @@ class Job:
         return 75 if self.is_ending else 0
 
     def should_checkpoint(self) -> bool:
-        """Whether it is time for a checkpoint: the policy says so, or the job is about to end."""
+        """Whether it is time for a checkpoint: the policy says so, or the job is about to end.
+
+        Not while one is being written in the background.
+        """
         self._check()
-        return self.is_ending or self._meter.is_due(self.store, in_step=self._step is not None)
+        if self._in_background is not None and not self._in_background.done():
+            return False
+        return (
+            self.is_ending
+            or self._is_verification_due()
+            or self._meter.is_due(self.store, in_step=self._step is not None)
+        )
 
     def stats(self) -> dict[str, object]:
         """Figures about the job, by name, beside those of its store: seconds, steps, bytes."""
@@ -285,6 +327,8 @@ class Job:
         """
         self._check()
         if self._step is not None:
+            if self._is_verification_due():
+                self._verify({**(mapping or {}), **values})
             self._step.checkpoint(mapping, **values)
             return
         for file in self._files.values():
@@ -295,12 +339,55 @@ class Job:
             batch.checkpoint({STATE: self._state})
         self._meter.note_checkpoint(self.store)
 
+    def checkpoint_async(self, mapping: Mapping[str, Any] | None = None, /, **values: Any) -> None:
+        """The same as :meth:`checkpoint`, written in the background while the loop goes on.
+
+        In a step the values are taken, and copied, behind the step's commit, as they are then. There are never two at
+        once: a call waits for the one before. If one fails, the end of the next step raises it, or the next call on the
+        job; the last good one is in place.
+        """
+        self._check()
+        wanted = {**(mapping or {}), **values}
+        if self._step is not None:
+            self._behind_step |= wanted
+        elif wanted:
+            self._checkpoint_behind(wanted)
+
+    def _checkpoint_behind(self, values: dict[str, Any]) -> None:
+        self._await_checkpoint()
+        for file in self._files.values():
+            file.sync()
+        began = self._meter.now()
+        future = self.store.checkpoint_async({**values, STATE: self._state})
+        future.add_done_callback(lambda done: self._meter.note_background(began, done.exception() is None))
+        self._in_background = future
+        self._meter.begin_commit()
+        self._meter.note_background_begun(self.store)
+
+    def _await_checkpoint(self) -> None:
+        """Wait for the checkpoint in the background; its failure is raised once."""
+        future, self._in_background = self._in_background, None
+        if future is not None:
+            future.result()
+
+    def _notice_failure(self) -> None:
+        if self._in_background is not None and self._in_background.done():
+            self._await_checkpoint()
+
     def recover(self, name: str, create: Callable[[], Any] | None = None, replay_log: ReplayLog = last_wins) -> Any:
         """The state of a name as of the last commit, as :meth:`trax.Trax.recover`; ``create()`` makes the first one.
+
+        ChangedError if ``replay_log`` is not the function that it was when the job began.
 
         In a step it does not have what the step itself has logged.
         """
         self._check()
+        now, stored = fingerprint(replay_log), self._state["replays"].get(name)
+        if stored is not None and not self._upgrade:
+            check_replay_log(name, stored, now, self.store.path)
+        if stored != now:
+            self._note({"replays": {name: now}})
+        self._replays[name] = replay_log
         return self._meter.timed_replay(lambda: self.store.recover(name, create, replay_log))
 
     # What rolls back with the state
@@ -441,6 +528,30 @@ class Job:
             if isinstance(self._failure, StepError):
                 raise self._failure
             raise StepError(self._not_committed(), path=self.store.path, reason="failed") from self._failure
+
+    def _check_config(self, config: Any) -> None:
+        stored = self._state["config"]
+        if stored and not self._upgrade:
+            check_config(stored[0], config, self.store.path)
+        elif stored or config is not None:
+            self._note({"config": [config]})
+
+    def _is_verification_due(self) -> bool:
+        if not self._verify_every or self._step is None:
+            return False
+        return self._meter.steps + 1 - self._verified_at >= self._verify_every
+
+    def _verify(self, values: Mapping[str, Any]) -> None:
+        """Compare what is about to be checkpointed with what a crash behind this step would bring back without it."""
+        assert self._step is not None
+        for name, live in values.items():
+            if name in self._replays and name in self.store:
+                recovered = self.store.recover(name, replay_log=self._replays[name])
+                for encoding in self._step.encodings(name):
+                    (entry,) = self.store.codec.decode_many(encoding, [len(encoding)])
+                    recovered = self._replays[name](recovered, entry)
+                check_state(name, recovered, live, self.store.last_sequence, self.store.path)
+        self._verified_at = self._meter.steps + 1
 
     def _fail(self, error: BaseException) -> None:
         """Nothing more is committed: what is in memory is ahead of the store."""

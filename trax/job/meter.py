@@ -58,6 +58,18 @@ class Meter:
         self._log_bytes_then = _log_bytes(store)
         self.checkpoints += 1
 
+    def note_background_begun(self, store: Trax) -> None:
+        """A checkpoint in the background has begun: what comes now is behind it."""
+        self._last_checkpoint = self.now()
+        self._steps_since = 0
+        self._log_bytes_then = _log_bytes(store)
+
+    def note_background(self, began: float, succeeded: bool) -> None:
+        """It has ended."""
+        if succeeded:
+            self._costs.append(max(self.now() - began, 0.0))
+            self.checkpoints += 1
+
     def timed_replay(self, replay: Callable[[], T]) -> T:
         began = self.now()
         try:

@@ -39,10 +39,14 @@ class JobState(TypedDict):
     loops: dict[str, LoopState]
     created: dict[str, Any]
     files: dict[str, list[int]]
+    config: list[Any]
+    """The configuration alone; empty before there was any."""
+    replays: dict[str, list[Any]]
+    """What is known of the ``replay_log`` of each name."""
 
 
 def new_state() -> JobState:
-    return JobState(loops={}, created={}, files={})
+    return JobState(loops={}, created={}, files={}, config=[], replays={})
 
 
 def fold(state: JobState, entry: list[Any]) -> JobState:
@@ -62,4 +66,6 @@ def fold(state: JobState, entry: list[Any]) -> JobState:
     if changes:
         state["files"] |= changes.get("files", {})
         state["created"] |= changes.get("created", {})
+        state["config"] = changes.get("config", state["config"])
+        state["replays"] |= changes.get("replays", {})
     return state
