@@ -12,7 +12,11 @@
 >>> logger.close()
 """
 
+from __future__ import annotations
+
+import importlib
 import logging
+from typing import TYPE_CHECKING, Any
 
 from trax._version import __version__
 from trax.batch import Batch
@@ -22,6 +26,28 @@ from trax.inspection import Verification
 from trax.storage.base import SnapshotInfo
 from trax.store import Trax
 
-__all__ = ["Batch", "SnapshotInfo", "Trax", "TraxError", "TraxWarning", "Verification", "__version__", "register"]
+if TYPE_CHECKING:
+    from trax.job import Job
+
+__all__ = [
+    "Batch",
+    "Job",
+    "SnapshotInfo",
+    "Trax",
+    "TraxError",
+    "TraxWarning",
+    "Verification",
+    "__version__",
+    "register",
+]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # what it says is also a warning; handlers are the user's
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("Job", "job"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Imported when it is used: most programs that import trax have a store, and not a job.
+    job = importlib.import_module("trax.job")
+    globals()["Job"] = job.Job
+    return job if name == "job" else job.Job

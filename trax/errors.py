@@ -224,6 +224,26 @@ class RewindError(TraxError, ValueError):
     stored: int
 
 
+class LoopError(TraxError, RuntimeError):
+    """A loop of a job can't be begun, or resumed, as asked."""
+
+
+class StepError(TraxError, RuntimeError):
+    """A step of a job was left by an exception, which is the ``__cause__`` where it is known: it is not committed."""
+
+
+class OutputFileError(TraxError, OSError):
+    """An output file of a job is missing, or is not as the job left it. Nothing was changed."""
+
+
+class ChangedError(TraxError, ValueError):
+    """A job was started with another configuration, or another ``replay_log``, than it began with."""
+
+
+class VerificationError(TraxError, ValueError):
+    """What the store would give back is not the live state. ``sequence`` is the last record that was replayed."""
+
+
 class TraxWarning(UserWarning):
     """The root of the warnings."""
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from trax.errors import TraxWarning
 from trax.inspection import describe_store, verify_store
+from trax.names import RESERVED_PREFIX, LayerName
 from trax.replay import ReplayLog, last_wins
 from trax.storage.local.commit_point import load_snapshot
 from trax.storage.local.fs import LocalFileSystem
@@ -160,6 +161,8 @@ def _names_in(store: Trax) -> list[str]:
 
 def _state_of(store: Trax, name: str, replay_log: ReplayLog | None) -> Any:
     """What the job would recover; of a name that it only writes, what is checkpointed and what is logged."""
+    if name.startswith(RESERVED_PREFIX):
+        name = LayerName(name)  # a layer's, which no user could ask for
     stored = name in store
     if replay_log is not None and stored:
         return store.recover(name, replay_log=replay_log)

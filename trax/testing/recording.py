@@ -38,13 +38,13 @@ class Image:
     directories: set[str] = field(default_factory=set)
 
     def lay_out(self, root: str | os.PathLike[str]) -> None:
-        """Make it real, in an empty directory."""
+        """Make it real, in a directory without files; directories may be there."""
         root = os.fspath(root)
         reachable = {""}  # a directory whose own name is lost takes with it what lies in it
         for directory in sorted(self.directories):
             if os.path.dirname(directory) in reachable:
                 reachable.add(directory)
-                os.mkdir(os.path.join(root, directory))
+                os.makedirs(os.path.join(root, directory), exist_ok=True)
         first: dict[int, str] = {}
         for path, file in self.names.items():
             if os.path.dirname(path) not in reachable:

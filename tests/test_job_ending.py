@@ -1,0 +1,225 @@
+"""When a job checkpoints, and how signals and deadlines end it."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import trax
+from trax.errors import InvalidArgumentError
+from trax.job import Policy, every, log_larger_than, on_signal, optimal
+from trax.job.policies import Facts, Optimal
+from trax.job.stopping import deadline_from
+
+
+class Clock:
+    """Time that passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "job.trax"
+
+
+def checkpoints(path: Path, policy: Policy, steps: int, clock: Clock, seconds_a_step: float = 1.0) -> list[int]:
+    """The steps in which the policy asked for a checkpoint."""
+    asked = []
+    with trax.Job(path, checkpoint_when=policy, clock=clock) as job:
+        for step in job.loop(range(steps)):
+            clock.now += seconds_a_step
+            job.log(state=bytes(100))
+            if job.should_checkpoint():
+                asked.append(step)
+                job.checkpoint(state=b"")
+        assert job.stats()["checkpoints"] == len(asked) and job.stats()["steps"] == steps
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (every(steps=3), [2, 5, 8]),
+        (every(seconds=4), [3, 7]),
+        (every(steps=3) | every(seconds=2), [1, 3, 5, 7, 9]),
+        (every(steps=3) & every(seconds=5), [4, 9]),
+        (every(steps=5, seconds=3), [2, 5, 8]),
+        (on_signal(), []),
+    ],
+)
+def test_policies_compose(path: Path, policy: Policy, expected: list[int]) -> None:
+    assert checkpoints(path, policy, 10, Clock()) == expected
+
+
+def test_a_policy_can_look_at_the_size_of_the_log(path: Path) -> None:
+    asked = checkpoints(path, log_larger_than(1000), 30, Clock())
+    gaps = [later - earlier for earlier, later in itertools.pairwise(asked)]
+    assert asked and all(4 <= gap <= 10 for gap in gaps), asked
+
+
+def test_the_best_interval_is_youngs_when_replaying_takes_as_long_as_the_work() -> None:
+    policy = optimal(mtbf_s=10_000, recovery_s=1e9)
+    assert isinstance(policy, Optimal)
+    assert policy.interval_s(Facts(checkpoint_s=2.0)) == pytest.approx(200.0)
+    assert policy.interval_s(Facts(checkpoint_s=2.0, replay_ratio=0.01)) == pytest.approx(2000.0)
+    assert policy.interval_s(Facts()) == 60.0, "before anything is measured"
+
+
+def test_the_interval_keeps_to_the_budgets() -> None:
+    policy = optimal(mtbf_s=10_000, recovery_s=50, log_bytes=1000)
+    assert isinstance(policy, Optimal)
+    assert policy.interval_s(Facts(checkpoint_s=2.0)) == 50.0
+    assert policy.is_due(Facts(steps=1, log_size=lambda: 1001, checkpoint_s=2.0))
+    assert not policy.is_due(Facts(steps=1, log_size=lambda: 999, checkpoint_s=2.0))
+
+
+@pytest.mark.parametrize("make", [lambda: every(), lambda: every(steps=0), lambda: optimal(mtbf_s=-1)])
+def test_a_policy_without_meaning_is_refused(make: Any) -> None:
+    with pytest.raises(InvalidArgumentError):
+        make()
+
+
+def test_a_deadline_ends_the_loop_in_time_and_the_next_start_goes_on(path: Path) -> None:
+    clock = Clock()
+    seen = []
+    for _ in range(3):
+        with trax.Job(path, clock=clock, deadline_s=40, checkpoint_when=every(steps=100)) as job:
+            asked = []
+            for step in job.loop(range(30)):
+                clock.now += 3
+                asked.append(job.should_checkpoint())
+                seen.append(step)
+            if job.is_ending:
+                assert job.exit_status == 75 and list(job.loop(range(3), name="next")) == []
+            else:
+                assert job.exit_status == 0
+    # The margin of three seconds (three times a second, before a checkpoint was measured), and the longest step's.
+    assert seen == list(range(30)) and not any(asked[:-1])
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"SLURM_JOB_END_TIME": "1700000000"}, 1_700_000_000.0),
+        ({"PBS_WALLTIME": "3600"}, 4600.0),
+        ({"PBS_WALLTIME": "unlimited"}, None),
+        ({}, None),
+    ],
+)
+def test_schedulers_say_when_they_will_end_a_job(environment: dict[str, str], expected: float | None) -> None:
+    assert deadline_from(environment, Clock()) == expected
+
+
+SCRIPT = """
+import signal, sys, trax
+def before(number, frame):
+    print("old handler", number, flush=True)
+if "forward" in sys.argv:
+    signal.signal(signal.SIGTERM, before)
+try:
+    with trax.Job(sys.argv[1], checkpoint_when=trax.job.every(steps=1000)) as job:
+        state = job.recover("state", lambda: 0, lambda state, entry: state + entry)
+        for step in job.loop(range(6)):
+            print("step", step, flush=True)
+            sys.stdin.readline()
+            job.log(state=1)
+            state += 1
+            if job.should_checkpoint():
+                print("checkpoint", flush=True)
+                job.checkpoint(state=state)
+    print("ended", job.interrupted and job.interrupted.name, flush=True)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+    sys.exit(3)
+sys.exit(job.exit_status)
+"""
+
+
+class Child:
+    """The script in a process of its own, a line from it and a line to it at a time."""
+
+    def __init__(self, path: Path, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(path), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def expect(self, *lines: str) -> None:
+        assert self.process.stdout is not None
+        assert [self.process.stdout.readline().strip() for _ in lines] == list(lines)
+
+    def go_on(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def end(self) -> int:
+        self.process.communicate(timeout=60)
+        return self.process.returncode
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
+def test_a_signal_ends_the_job_behind_its_step_and_it_can_be_started_again(path: Path, name: str) -> None:
+    number = getattr(signal, name)
+    child = Child(path)
+    child.expect("step 0")
+    child.go_on()
+    child.expect("step 1")
+    child.process.send_signal(number)
+    child.go_on()
+    child.expect("checkpoint", f"ended {name}")
+    assert child.end() == 128 + number
+    child = Child(path)
+    for step in range(2, 6):
+        child.expect(f"step {step}")
+        child.go_on()
+    child.expect("ended None")
+    assert child.end() == 0
+    with trax.Trax(path) as store:
+        assert store.recover("state", replay_log=lambda state, entry: state + entry) == 6
+
+
+def test_the_handler_that_was_there_before_is_called(path: Path) -> None:
+    child = Child(path, "forward")
+    child.expect("step 0")
+    child.process.send_signal(signal.SIGTERM)
+    child.expect("old handler 15")
+    child.go_on()
+    child.expect("checkpoint", "ended SIGTERM")
+    assert child.end() == 128 + 15
+
+
+def test_a_second_interrupt_interrupts_at_once_and_costs_only_the_step(path: Path) -> None:
+    child = Child(path, "forward")
+    child.expect("step 0")
+    child.go_on()
+    child.expect("step 1")
+    child.process.send_signal(signal.SIGTERM)
+    child.expect("old handler 15")
+    child.process.send_signal(signal.SIGINT)
+    child.expect("interrupted")
+    assert child.end() == 3
+    child = Child(path)
+    child.expect("step 1")
+    child.process.kill()
+    child.end()
+
+
+def test_the_handlers_are_put_back(path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with trax.Job(path):
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before

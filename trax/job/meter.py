@@ -1,0 +1,126 @@
+"""What a job measures of itself: how long its checkpoints take, its replay, its work; and what the policy makes of it.
+
+The clock is the one of the job, which tests put forward as they like; how long something takes is always measured with
+it as well, so that a test can say how long a checkpoint took.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from trax.job.policies import Facts, Optimal, Policy
+from trax.job.stopping import Clock
+from trax.store import Trax
+
+T = TypeVar("T")
+_REMEMBERED = 100
+_SLOW = 0.99
+
+
+class Meter:
+    """The figures of one handle, and its policy."""
+
+    def __init__(self, policy: Policy, clock: Clock) -> None:
+        self._policy, self.now = policy, clock
+        self._began = clock()
+        self._began_commit = 0.0
+        self._last_checkpoint = self._began
+        self._costs: deque[float] = deque(maxlen=_REMEMBERED)
+        self._steps_since = 0
+        self._log_bytes_then = 0
+        self._replay_s = 0.0
+        self._began_step = self._began
+        self.longest_step_s = 0.0
+        self.steps = self.checkpoints = self.replayed_steps = 0
+
+    def begin_step(self) -> None:
+        self._began_step = self.now()
+
+    def begin_commit(self) -> None:
+        self._began_commit = self.now()
+
+    def end_step(self, changes: Mapping[str, Any], store: Trax) -> None:
+        """A step was committed, with or without a checkpoint."""
+        self.steps += 1
+        self._steps_since += 1
+        self.longest_step_s = max(self.longest_step_s, self.now() - self._began_step)
+        if changes:
+            self.note_checkpoint(store)
+
+    def note_checkpoint(self, store: Trax) -> None:
+        """A checkpoint was committed."""
+        now = self.now()
+        self._costs.append(max(now - self._began_commit, 0.0))
+        self._last_checkpoint = now
+        self._steps_since = 0
+        self._log_bytes_then = _log_bytes(store)
+        self.checkpoints += 1
+
+    def note_background_begun(self, store: Trax) -> None:
+        """A checkpoint in the background has begun: what comes now is behind it."""
+        self._last_checkpoint = self.now()
+        self._steps_since = 0
+        self._log_bytes_then = _log_bytes(store)
+
+    def note_background(self, began: float, succeeded: bool) -> None:
+        """It has ended."""
+        if succeeded:
+            self._costs.append(max(self.now() - began, 0.0))
+            self.checkpoints += 1
+
+    def timed_replay(self, replay: Callable[[], T]) -> T:
+        began = self.now()
+        try:
+            return replay()
+        finally:
+            self._replay_s += max(self.now() - began, 0.0)
+
+    @property
+    def slow_checkpoint_s(self) -> float:
+        """What 99 of 100 checkpoints don't exceed; a second before the first."""
+        costs = sorted(self._costs)
+        return costs[min(int(_SLOW * len(costs)), len(costs) - 1)] if costs else 1.0
+
+    @property
+    def checkpoint_s(self) -> float | None:
+        return sum(self._costs) / len(self._costs) if self._costs else None
+
+    def is_due(self, store: Trax, *, in_step: bool) -> bool:
+        """Whether the policy says that it is time; the present step counts as one."""
+        return self._policy.is_due(self._facts(lambda: _log_bytes(store) - self._log_bytes_then, in_step))
+
+    def stats(self) -> dict[str, object]:
+        facts = self._facts(int, False)
+        interval_s = self._policy.interval_s(facts) if isinstance(self._policy, Optimal) else None
+        return {
+            "steps": self.steps,
+            "checkpoints": self.checkpoints,
+            "checkpoint_s": facts.checkpoint_s,
+            "slow_checkpoint_s": self.slow_checkpoint_s,
+            "replay_ratio": facts.replay_ratio,
+            "checkpoint_interval_s": interval_s,
+        }
+
+    @property
+    def replay_ratio(self) -> float:
+        """Seconds of replay for a second of work; 1 where there is nothing to tell it from."""
+        work_s = self.now() - self._began - self._replay_s - sum(self._costs)
+        if not (self._replay_s > 0 and self.replayed_steps and self.steps and work_s > 0):
+            return 1.0
+        return (self._replay_s / self.replayed_steps) / (work_s / self.steps)
+
+    def _facts(self, log_size: Callable[[], int], in_step: bool) -> Facts:
+        return Facts(
+            steps=self._steps_since + in_step,
+            seconds=self.now() - self._last_checkpoint,
+            log_size=log_size,
+            checkpoint_s=self.checkpoint_s,
+            replay_ratio=self.replay_ratio,
+            has_signal=False,  # the job asks for it before it asks the policy
+        )
+
+
+def _log_bytes(store: Trax) -> int:
+    return int(str(store.stats()["log_bytes"]))

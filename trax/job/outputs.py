@@ -1,0 +1,229 @@
+"""Output files that roll back with the state of their job.
+
+What is written is held in memory, handed to the operating system in large pieces, and becomes part of the job's state
+with the step that wrote it: the step's commit names the file's length and the checksum of all that lies before it. With
+``sync="always"`` the file is synced before that commit; otherwise before each checkpoint and at the end. When the job
+is started again, the file must still begin with what the last commit names; what follows is cut off.
+
+The checksum (CRC-32) is carried on, so that the cost of a commit is that of what was appended. It finds accidents, not
+forgeries.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from trax.errors import InvalidArgumentError, OutputFileError
+from trax.storage.local import crc
+from trax.storage.local.fs import FileSystem, write_all
+from trax.storage.local.refusal import asking
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+_HELD_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 20
+
+
+class AppendedFile:
+    """A file that only grows, but for a rollback. One thread at a time.
+
+    While ``is_repeating`` is set, what is appended is left out: the job does again what it did before the loop that it
+    is about to resume, and the file has it.
+    """
+
+    def __init__(self, fs: FileSystem, path: str) -> None:
+        self._fs, self.path = fs, path
+        self.is_repeating = False
+        self._held = bytearray()
+        self._checksum = 0
+        self._synced = True
+        self.length = 0
+        """Of the file, with what is held."""
+        self._written = 0
+        kind = fs.kind(path)
+        if kind not in ("file", "absent"):
+            raise InvalidArgumentError(f"{path} is no file: an output file is a regular one.", path=path, reason=kind)
+        with asking("create" if kind == "absent" else "open", path):
+            self._fd = fs.create(path) if kind == "absent" else fs.open(path, write=True)
+
+    def begin(self) -> list[int]:
+        """A file that the job did not know: what it holds stays. Its position, which is on stable storage."""
+        with asking("sync", self.path):
+            size = self._fs.size(self._fd)
+            self._checksum = self._checksum_of(size)
+            self._fs.fsync(self._fd)  # makes durable: what the file held before, which the commit is about to name
+            # Makes durable: the file's name, or a power loss leaves a commit that names a file that is not there.
+            self._fs.fsync_directory(os.path.dirname(self.path))
+        self.length = self._written = size
+        return self.position
+
+    def roll_back(self, length: int, checksum: int) -> None:
+        """Cut the file back to what a commit names; OutputFileError, and nothing changed, if that is not there."""
+        with asking("read", self.path):
+            size = self._fs.size(self._fd)
+            found = self._checksum_of(length) if size >= length else None
+        if found is None:
+            raise self._changed(f"it should hold at least {length:,} bytes, and has {size:,}")
+        if found != checksum:
+            raise self._changed(f"its first {length:,} bytes are not the ones that the job has written")
+        with asking("cut back", self.path):
+            if size > length:
+                self._fs.truncate(self._fd, length)
+                self._synced = False
+        self.length = self._written = length
+        self._checksum = checksum
+
+    @property
+    def position(self) -> list[int]:
+        """What a commit names: the length, and the checksum of all before it. Nothing may be held."""
+        return [self._written, self._checksum]
+
+    def append(self, data: ReadableBuffer) -> int:
+        """Write at the end; returns the number of bytes."""
+        with memoryview(data) as view:
+            nbytes = view.nbytes
+            if not self.is_repeating:
+                self._held += view.cast("B") if view.contiguous else view.tobytes()
+                self.length += nbytes
+        if len(self._held) >= _HELD_BYTES:
+            self.flush()
+        return nbytes
+
+    def flush(self) -> None:
+        """Hand what is held to the operating system."""
+        if not self._held:
+            return
+        with asking("write", self.path):
+            size = self._fs.size(self._fd)
+            if size != self._written:
+                raise self._changed(f"the job has written {self._written:,} bytes, and it has {size:,}")
+            with memoryview(self._held) as data:
+                write_all(self._fs, self._fd, data, self._written)
+        self._checksum = crc.crc32(self._held, self._checksum)
+        self._written += len(self._held)
+        self._held.clear()
+        self._synced = False
+
+    def sync(self) -> None:
+        """All that was appended is on stable storage when this returns."""
+        self.flush()
+        if not self._synced:
+            with asking("sync", self.path):
+                self._fs.fsync(self._fd)  # makes durable: contents and length, before the commit that names them
+            self._synced = True
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._fs.close(fd)
+
+    def _checksum_of(self, length: int) -> int:
+        checksum = offset = 0
+        while offset < length:
+            data = self._fs.pread(self._fd, min(_CHUNK_BYTES, length - offset), offset)
+            if not data:
+                raise self._changed(f"it became shorter than {length:,} bytes while it was read")
+            checksum = crc.crc32(data, checksum)
+            offset += len(data)
+        return checksum
+
+    def _changed(self, how: str) -> OutputFileError:
+        text = (
+            f"{self.path} was changed by something else than the job: {how}. Nothing was written. Put back the file as "
+            f"the job left it; or begin a new job, in another store, to append to what is there now."
+        )
+        return OutputFileError(text, path=self.path, reason="changed")
+
+
+class BinaryOutput(io.RawIOBase):
+    """What ``job.open(path, "ab")`` returns: bytes are appended, and become part of the job with the step."""
+
+    mode = "ab"
+
+    def __init__(self, file: AppendedFile) -> None:
+        self._file = file
+        self.name = file.path
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        _check_not_closed(self)
+        return self._file.append(data)
+
+    def tell(self) -> int:
+        """The length of the file, with all that was written."""
+        return self._file.length
+
+    def flush(self) -> None:
+        """Hand what was written to the operating system; it is the job's with the commit of the step."""
+        if not self.closed:
+            self._file.flush()
+
+
+class TextOutput(io.TextIOBase):
+    """What ``job.open(path, "a")`` returns: text is appended in UTF-8, newlines as they are."""
+
+    mode = "a"
+
+    def __init__(self, file: AppendedFile) -> None:
+        self._file = file
+        self.name = file.path
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # typeshed has an attribute here
+        return "utf-8"
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str, /) -> int:
+        _check_not_closed(self)
+        self._file.append(text.encode())
+        return len(text)
+
+    def writelines(self, lines: Iterable[str], /) -> None:  # type: ignore[override]  # typeshed wants bytes as well
+        self.write("".join(lines))
+
+    def tell(self) -> int:
+        """The length of the file in bytes, with all that was written."""
+        return self._file.length
+
+    def flush(self) -> None:
+        """Hand what was written to the operating system; it is the job's with the commit of the step."""
+        if not self.closed:
+            self._file.flush()
+
+
+Output = BinaryOutput | TextOutput
+
+_ADVICE = {
+    ".h5": "HDF5 changes its file in the middle: keep arrays in the store, job.checkpoint(name=array), or write "
+    "a file of its own for each step, and log its name",
+    ".npy": "a .npy file is written whole: keep the array in the store, job.checkpoint(name=array), or append its rows "
+    'with mode "ab" and array.tobytes()',
+    ".npz": "a .npz file is written whole: keep the arrays in the store, job.checkpoint(name=array)",
+}
+_ADVICE |= {".hdf5": _ADVICE[".h5"], ".hdf": _ADVICE[".h5"], ".nc": _ADVICE[".h5"]}
+
+
+def check_appends(path: str, mode: Any) -> None:
+    """InvalidArgumentError for what can't be rolled back by cutting it off."""
+    if advice := _ADVICE.get(os.path.splitext(path)[1].lower()):
+        text = f"{path} can't be rolled back: {advice}."
+        raise InvalidArgumentError(text, path=path, reason="not append-only")
+    if mode not in ("a", "ab"):
+        text = (
+            f'job.open() appends: its mode is "a" or "ab", and not {mode!r}. What a job writes anew each time it can '
+            f"write with open(), after the loop; what it has to read and change belongs into the store."
+        )
+        raise InvalidArgumentError(text, path=path, reason="mode")
+
+
+def _check_not_closed(file: io.IOBase) -> None:
+    if file.closed:
+        raise ValueError("I/O operation on closed file")  # as every file of Python says it
