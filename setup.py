@@ -19,6 +19,7 @@ EXTRAS = {
     "cli": ["rich>=13.7"],
     "fast": ["isal>=1.6", "msgspec>=0.18.6"],
     "yaml": ["PyYAML>=6.0"],
+    "progress": ["tqdm>=4.66"],
 }
 EXTRAS["all"] = sorted({requirement for requirements in EXTRAS.values() for requirement in requirements})
 
@@ -35,6 +36,7 @@ TOOLS = {
         *EXTRAS["cli"],
         *EXTRAS["fast"],
         *EXTRAS["yaml"],
+        *EXTRAS["progress"],
     ],
     "lint": [
         "ruff>=0.9",
@@ -44,6 +46,7 @@ TOOLS = {
         *EXTRAS["cli"],
         *EXTRAS["fast"],
         *EXTRAS["yaml"],
+        *EXTRAS["progress"],
     ],
     "docs": ["sphinx>=8.0", "furo", *EXTRAS["numpy"], *EXTRAS["yaml"]],
     # What `make bench` measures trax against; what can't be installed is left out of the comparison.

@@ -77,7 +77,7 @@ def test_metadata() -> None:
     core = {requirement for requirement in distribution.requires or [] if "extra ==" not in requirement}
     assert core == {"msgpack>=1.1", "filelock>=3.30"}
     extras = set(distribution.metadata.get_all("Provides-Extra") or [])
-    assert extras == {"numpy", "cli", "fast", "yaml", "all", "test", "lint", "docs", "bench"}
+    assert extras == {"numpy", "cli", "fast", "yaml", "progress", "all", "test", "lint", "docs", "bench"}
     assert {(point.group, point.name, point.value) for point in distribution.entry_points} == {
         ("console_scripts", "trax", "trax.cli:main"),
         ("pytest11", "trax", "trax.testing.plugin"),

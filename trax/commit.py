@@ -154,7 +154,13 @@ class Committer:
 
     def flush(self) -> None:
         """Hand everything that is queued to the operating system."""
-        self.quietly(lambda: self._raise(self._bring(sync=self._always)))
+
+        def do() -> None:
+            self._raise(self._bring(sync=self._always))
+            # An interrupted publish may have become the state of the store: what is read here would be the one before.
+            self._on_storage(self._storage.check)
+
+        self.quietly(do)
 
     def sync(self, *, mark: bool = True) -> None:
         """Everything logged before this call is on stable storage when it returns."""
@@ -242,6 +248,11 @@ class Committer:
             release()
 
         self.quietly(end)
+
+    def abandon(self, error: HandleError) -> None:
+        """In a forked child: refuse everything with ``error``. The threads that held the locks are not there."""
+        self._mutex, self._io = threading.Lock(), threading.Lock()
+        self._failure, self._queue, self._run, self._leading = error, [], None, False
 
     def _sync(self, *, mark: bool) -> None:
         self._raise(self._bring(sync=True))

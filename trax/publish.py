@@ -75,6 +75,11 @@ class Publisher:
             with call:
                 pass
 
+    def abandon(self) -> None:
+        """In a forked child: there will be no calls. The threads that held the locks are not there."""
+        self._publishing, self._ordering = threading.Lock(), threading.Lock()
+        self._closed, self._running = True, []
+
     def publish(
         self, call: int, changes: Mapping[str, Change], ahead: Sequence[tuple[int, Commit]] = (), sequences: int = 1
     ) -> int:

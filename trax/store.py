@@ -183,7 +183,10 @@ class Trax:
                 raise
             text = f"this handle of {self.path} is being closed. Open the store again."
             raise ClosedError(text, path=self.path, reason="closed") from error
-        future.add_done_callback(self._note_failure)
+        # The handle stays until then, lest the thread that saves for it closes it on the way. And no longer: the future
+        # keeps its callbacks.
+        kept = [self]
+        future.add_done_callback(lambda done: kept.pop()._note_failure(done))
         return future
 
     def log(self, mapping: Mapping[str, Any] | None = None, /, **entries: Any) -> int:
@@ -515,7 +518,7 @@ class Trax:
         self._closed = ForkedError(text, path=self.path, reason="forked")
         if self._writer is not None:
             self._finalizer.detach()
-            self._writer.storage.abandon()
+            self._writer.abandon(self._closed)
 
 
 _handles: weakref.WeakSet[Trax] = weakref.WeakSet()

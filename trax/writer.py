@@ -23,6 +23,12 @@ class Writer:
         self.publisher.close()
         self.committer.close(error, self.storage.close)
 
+    def abandon(self, error: HandleError) -> None:
+        """In a forked child: what the caller may be in the middle of ends with ``error``."""
+        self.committer.abandon(error)
+        self.publisher.abandon()
+        self.storage.abandon()
+
 
 def close_dropped(writer: Writer, path: str) -> None:
     """Close what a handle that was dropped has left open, and say so."""

@@ -130,6 +130,9 @@ class Storage(Protocol):
     def names(self) -> Mapping[str, Stored]:
         """What the current snapshot holds."""
 
+    def check(self) -> None:
+        """Raise what keeps it from being used, if anything does: it was closed, or a publish was interrupted."""
+
     def append(self, first_sequence: int, commits: Sequence[Commit]) -> None:
         """Hand records to the operating system. An error leaves the log as it was before the call."""
 

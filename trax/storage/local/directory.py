@@ -88,6 +88,9 @@ class LocalStorage:
 
     # The log
 
+    def check(self) -> None:
+        self._check_open()
+
     def append(self, first_sequence: int, commits: Sequence[Commit]) -> None:
         if self._closed or self._commit_point.unsettled:
             self._check_open()
@@ -137,7 +140,6 @@ class LocalStorage:
 
     @property
     def names(self) -> Mapping[str, Stored]:
-        self._commit_point.check_settled()
         return self._state.snapshot.names
 
     @property
@@ -155,7 +157,7 @@ class LocalStorage:
     def write_value(self, encoded: Encoded) -> bytes | BlobReference:
         if not encoded.buffers and len(encoded.head) <= INLINE_BYTES:
             return encoded.head
-        self._check_open()
+        self._check_not_closed()  # another thread may be in the middle of a commit, which settles nothing here
         with self._numbering:
             self._last_blob += 1
             number = self._last_blob
@@ -248,8 +250,6 @@ class LocalStorage:
 
     def view(self, names: Collection[str] = (), at: int | None = None) -> LocalView:
         def state() -> tuple[Snapshot, int]:
-            # After an interrupted commit the present state may be the one before it, and the store's the one after it.
-            self._commit_point.check_settled()
             now = self._state
             return now.snapshot, now.writer.tail.offset
 
@@ -390,10 +390,13 @@ class LocalStorage:
                 self._fs.unlink(path)
 
     def _check_open(self) -> None:
+        self._check_not_closed()
+        self._commit_point.check_settled()
+
+    def _check_not_closed(self) -> None:
         if self._closed:
             text = f"this handle of {self._layout.path} was closed. Open the store again."
             raise ClosedError(text, path=self._layout.path, reason="closed")
-        self._commit_point.check_settled()
 
     def _close_segment(self, fd: int) -> None:
         self._segment_fds.remove(fd)
