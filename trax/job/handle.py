@@ -48,7 +48,7 @@ class Job:
     stands; ``store`` is that store. A handle belongs to one thread. Use it in a ``with`` statement.
 
     ``checkpoint_when``
-        When :meth:`should_checkpoint` says so: see :mod:`trax.job.policies`. None: ``optimal()``.
+        When :meth:`should_checkpoint` says so: see ``trax.job.policies``. None: ``optimal()``.
     ``config``
         What the job is configured with: any value that a store keeps. Another one, or another ``replay_log`` of
         :meth:`recover`, is refused with a ChangedError when the job is started again, unless ``upgrade`` is true: then

@@ -1,4 +1,4 @@
-"""What the checks of :mod:`trax.testing` raise: each is an ``AssertionError``, so a test that meets one fails."""
+"""What the checks of ``trax.testing`` raise: each is an ``AssertionError``, so a test that meets one fails."""
 
 from __future__ import annotations
 
