@@ -130,7 +130,7 @@ def test_a_crash_after_the_last_success_processes_nothing_again(path: Path) -> N
 
 
 def test_a_failing_save_of_the_success_is_no_failure_of_the_record(path: Path) -> None:
-    fs = FaultyFileSystem()
+    fs = FaultyFileSystem(kinds=("create", "pwrite", "allocate"))
     store = trax.Trax(path, fs=fs)
     with store:
         checkpoint = Checkpoint(store, "stream", initial_pointer=0)
