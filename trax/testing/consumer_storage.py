@@ -261,8 +261,11 @@ class ConsumerStorageTests:
         stored = storage.load()
         assert stored is not None, "the batch is gone"
         assert stored[0] == batch, f"stored is {stored[0]}, and not {batch}"
-        assert dict(stored[1]) == dict(trackers), "other trackers than were saved"
-        assert dict(storage.records(batch)) == dict(records), "other records than were given"
+        # Compared before the assertion: pytest would draw up the differences of a thousand tracebacks, for minutes.
+        same_trackers = dict(stored[1]) == dict(trackers)
+        assert same_trackers, "other trackers than were saved"
+        same_records = dict(storage.records(batch)) == dict(records)
+        assert same_records, "other records than were given"
 
     def _check_tracker(self, storage: Storage, tracker: Tracker) -> None:
         stored = storage.load()
