@@ -217,7 +217,7 @@ def test_every_state_inside_an_import_is_no_store_or_all_of_it(memory: Path, mon
     fs = RecordingFileSystem(memory / "import")
     with monkeypatch.context() as patch, without_chance("import"):
         patch.setattr(interchange, "LocalFileSystem", lambda: fs)
-        patch.setattr(directory, "LocalFileSystem", lambda: fs)
+        patch.setattr(directory, "default_file_system", lambda: fs)
         interchange.import_store(io.BytesIO(exported.getvalue()), memory / "import" / "store")
         fs.note("done")
     tried = 0

@@ -150,7 +150,7 @@ def test_a_store_whose_name_was_not_synced_is_gone(tmp_path: Path) -> None:
     """And what the job has put into a directory beside it is not."""
     places = CrashPoints(0, cut, None)
     fs = PowerLossFileSystem(str(tmp_path), places, "operation")
-    places._at, places._end = 2, cut  # just after the directory was made
+    places._at, places._end = 4, cut  # just after the directory was made
     (tmp_path / "results").mkdir()
     with pytest.raises(Cut, match="just after the making of results/store"):
         trax.Trax(tmp_path / "results" / "store", fs=fs)
