@@ -372,6 +372,7 @@ def test_an_interrupt_anywhere_leaves_the_handle_usable_or_finished(tmp_path: Pa
 
 
 def test_after_an_interrupted_checkpoint_the_handle_knows_of_a_name_or_does_not(tmp_path: Path) -> None:
+    finished = 0
     for nth in range(1000):
         fs = FaultyFileSystem()
         store = trax.Trax(tmp_path / str(nth), fs=fs)
@@ -380,17 +381,18 @@ def test_after_an_interrupted_checkpoint_the_handle_knows_of_a_name_or_does_not(
             store.checkpoint(a="x" * 6000)
         except KeyboardInterrupt:
             assert ("a" in store, store.names()) in [(True, ["a"]), (False, [])]
-            if "a" in store:
-                assert store.recover("a") == "x" * 6000
-            else:
-                with pytest.raises(errors.NameNotStoredError):
-                    store.recover("a")
+            try:
+                assert store.recover("a") == "x" * 6000 and "a" in store
+            except errors.NameNotStoredError:
+                assert "a" not in store
+            except errors.FinishedError:  # whether it is stored is unknown, and is said to be
+                finished += 1
         fs._nth, interrupted = -1, bool(fs.failed)
         with contextlib.suppress(errors.FinishedError):
             store.close()
         if not interrupted:
             break
-    assert nth > 10
+    assert nth > 10 > finished > 0
 
 
 @pytest.mark.parametrize("sync", ["always", "os"])

@@ -14,6 +14,7 @@ import pytest
 
 import trax
 from tests.helpers import kill, reopen_and_check
+from trax.commit import Pending
 from trax.errors import CorruptionError, FinishedError, HandleError, TornTailWarning
 from trax.storage.local import compaction
 from trax.storage.local.fs import LocalFileSystem
@@ -126,7 +127,7 @@ def test_a_record_that_waits_while_a_checkpoint_begins_is_synced_before_it_is_ac
     store.checkpoint(a=0, b=0)
     assert store._writer is not None
     committer, storage = store._writer.committer, store._writer.storage
-    record = store._encode_record(None, {"b": 1})
+    record, _ = store._encode_record(None, {"b": 1})
     publish = storage.publish
     seen = []
 
@@ -141,7 +142,9 @@ def test_a_record_that_waits_while_a_checkpoint_begins_is_synced_before_it_is_ac
     def queue_now(sequence: int) -> None:
         nonlocal waiting
         sync_through(sequence)
-        waiting = committer._enqueue((record,), 1, waits=True)  # another thread, which has not got its turn yet
+        with committer._mutex:  # another thread, which has not got its turn yet
+            waiting = Pending(committer._give_out(1), (record,), None)
+            committer._queue.append(waiting)
 
     waiting: Any = None
     committer.sync_through = queue_now  # type: ignore[method-assign]
