@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 import trax
+from trax.storage.local.fs import LocalFileSystem
 
 
 def reopen_and_check(path: str | os.PathLike[str], **options: Any) -> trax.Trax:
@@ -49,3 +51,29 @@ def run_machine(machine: type[RuleBasedStateMachine], *, steps: int) -> None:
             report_multiple_bugs=False,
         ),
     )
+
+
+class GatedFileSystem(LocalFileSystem):
+    """Holds every fsync of a file up until the gate is opened."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.waiting = threading.Event()
+
+    def close_gate(self) -> None:
+        self.waiting.clear()
+        self.gate.clear()
+
+    def fsync(self, fd: int) -> None:
+        self._wait()
+        super().fsync(fd)
+
+    def fdatasync(self, fd: int) -> None:
+        self._wait()
+        super().fdatasync(fd)
+
+    def _wait(self) -> None:
+        if not self.gate.is_set():
+            self.waiting.set()
+            assert self.gate.wait(60)
