@@ -17,8 +17,8 @@ from hypothesis import given, settings
 
 from tests.counting import count
 from trax.testing.contents import NOISE, SECTOR_BYTES, FileContents
-from trax.testing.disks import Disk, Outcomes, cached_image, crash_images, moments
-from trax.testing.recording import Image, RecordingFileSystem
+from trax.testing.disks import Disk, Outcomes, cached_image, crash_images, lost_by_a_failed_fsync, moments
+from trax.testing.recording import Image, Operation, RecordingFileSystem
 
 OLD, NEW = b"old" * 100, b"new" * 100
 LIMIT = 100_000
@@ -328,6 +328,31 @@ def test_of_a_settled_path_nothing_is_lost(tmp_path: Path) -> None:
     *_, (_, outcomes) = moments(protocol.fs.start, protocol.fs.operations, settled={"a"})
     assert {image.contents[image.names["a"]] for image in outcomes} == {NEW}
     assert len({image.contents[image.names["b"]] for image in outcomes if "b" in image.names}) > 3
+
+
+def test_what_a_failed_fsync_has_lost_no_later_one_brings_back(tmp_path: Path) -> None:
+    protocol = Protocol(tmp_path, f=OLD)
+    protocol.write("f", NEW, create=False, sync=False)
+    protocol.write("g", NEW)
+    seen = set()
+    for number in range(40):
+        operations = list(protocol.fs.operations)
+        for file, directory in ((0, ""), (-1, "")):
+            lost, _ = lost_by_a_failed_fsync(protocol.fs.start, operations, random.Random(number), file, directory)
+            operations.append(lost)
+        operations += [Operation("fsync", file=0), Operation("fsync", file=1), Operation("fsync_directory", path="")]
+        *_, (_, outcomes) = moments(protocol.fs.start, operations)
+        (image,) = outcomes
+        seen.add((image.contents[0] == NEW, image.contents[0] == OLD, "g" in image.names))
+    assert {(False, True, False), (True, False, True)} <= seen and len(seen) > 3
+
+
+def test_a_directory_that_was_removed_may_come_back(tmp_path: Path) -> None:
+    protocol = Protocol(tmp_path)
+    protocol.mkdir("a")
+    protocol.sync()
+    protocol.fs.operations.append(Operation("rmdir", path="a"))
+    assert {frozenset(image.directories) for image in outcomes_of(protocol)} == {frozenset(), frozenset({"a"})}
 
 
 def test_two_names_of_one_file_are_laid_out_as_one_file(tmp_path: Path) -> None:

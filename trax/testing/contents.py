@@ -78,6 +78,10 @@ class FileContents:
         if self.pending:
             self._become(bytes(self._cached))
 
+    def lose(self, data: bytes) -> None:
+        """An fsync has failed and left this on the disk: what was to be synced is not tried again."""
+        self._become(data)
+
     @property
     def pending(self) -> bool:
         """Whether anything was asked since the last fsync."""

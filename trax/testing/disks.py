@@ -40,7 +40,9 @@ class Disk:
 
     def apply(self, operation: Operation) -> None:
         """One more operation is done."""
-        if operation.kind in ("write", "truncate", "allocate", "fsync"):
+        if operation.kind == "lost":
+            self._lose(operation)
+        elif operation.kind in ("write", "truncate", "allocate", "fsync"):
             self._change_file(self._files[operation.file], operation)
         elif operation.kind == "fsync_directory":
             self._names.sync(operation.path)
@@ -59,6 +61,25 @@ class Disk:
             for number, file in self._files.items()
         }
         return Outcomes(files, self._names.possible(settled))
+
+    def lost_by_a_failed_fsync(self, dice: random.Random, file: int, directory: str) -> Operation:
+        """What an fsync that fails now leaves of a file, or of a directory when ``file`` is -1: an operation to apply.
+
+        Some of what was to be synced may have arrived. The rest is gone: no later fsync brings it to the disk.
+        """
+        arrives = dice.choice((0.0, 0.0, 0.5))
+        if file < 0:
+            changes = range(len(self._names.pending_in(directory)))
+            return Operation("lost", path=directory, note=tuple(one for one in changes if dice.random() < arrives))
+        possible = self._files[file].possible(self._left_behind)
+        data = possible.choose(lambda kind, count: 0 if dice.random() < arrives else min(1, count - 1))
+        return Operation("lost", file=file, data=data)
+
+    def _lose(self, operation: Operation) -> None:
+        if operation.file >= 0:
+            self._files[operation.file].lose(operation.data)
+        else:
+            self._names.lose(operation.path, operation.note)
 
     def cached(self) -> Image:
         """What the operating system shows: what a killed process leaves behind."""
@@ -193,6 +214,18 @@ def cached_image(start: Image, operations: Sequence[Operation]) -> Image:
     for operation in operations:
         disk.apply(operation)
     return disk.cached()
+
+
+def lost_by_a_failed_fsync(
+    start: Image, operations: Sequence[Operation], dice: random.Random, file: int, directory: str
+) -> tuple[Operation, Image]:
+    """What an fsync that fails leaves of a file, or of a directory when ``file`` is -1, and the disk behind it."""
+    disk = Disk(start)
+    for operation in operations:
+        disk.apply(operation)
+    lost = disk.lost_by_a_failed_fsync(dice, file, directory)
+    disk.apply(lost)
+    return lost, disk.outcomes().choose(lambda kind, count: min(1, count - 1))
 
 
 def _image(found: Found, contents: dict[int, bytes]) -> Image:

@@ -66,17 +66,26 @@ class Names:
             self._rename(directory, name, operation)
         elif operation.kind == "mkdir":
             self._change(directory, operation.path, _Edit(name, self._make_directory(operation.path)))
+        elif operation.kind == "rmdir":
+            self._change(directory, operation.path, _Edit(name, self._cached[directory][name], removes=True))
         else:
             self._change(directory, operation.path, _Edit(name, operation.file, operation.kind == "unlink"))
 
     def sync(self, path: str) -> None:
         """An fsync of a directory."""
-        directory, name = self._parent(path)
-        if path:
-            directory = self._cached[directory][name]
-        for change in self._pending:
-            if change.directory == directory:
+        self.lose(path, range(len(self.pending_in(path))))
+
+    def pending_in(self, path: str) -> list[Change]:
+        """What was done to the names of a directory since its last fsync."""
+        directory = self._directory(path)
+        return [change for change in self._pending if change.directory == directory]
+
+    def lose(self, path: str, arrived: Collection[int]) -> None:
+        """An fsync of a directory that brings only these of its changes to the disk, counted from 0."""
+        for place, change in enumerate(self.pending_in(path)):
+            if place in arrived:
                 _apply(self._durable, change)
+        directory = self._directory(path)
         self._pending = tuple(change for change in self._pending if change.directory != directory)
 
     def lookup(self, path: str) -> int | None:
@@ -121,11 +130,14 @@ class Names:
         return self._last_directory
 
     def _parent(self, path: str) -> tuple[int, str]:
-        *above, name = path.split("/")
+        above, _, name = path.rpartition("/")
+        return self._directory(above), name
+
+    def _directory(self, path: str) -> int:
         directory = _ROOT
-        for part in above:
+        for part in path.split("/") if path else ():
             directory = self._cached[directory][part]
-        return directory, name
+        return directory
 
 
 class PossibleNames:
