@@ -332,6 +332,8 @@ def run(tests: str, directory: str) -> str:
         )
     except subprocess.TimeoutExpired:
         return f"{tests} does not end"
+    if done.returncode < 0:
+        raise RuntimeError(f"the tests of a mutant were killed by signal {-done.returncode}: {tests}")
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     if done.returncode and not failed:
         return f"pytest ends with {done.returncode} at {tests}"
