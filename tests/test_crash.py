@@ -113,7 +113,7 @@ def test_every_state_after_a_kill_at_any_operation_holds_what_the_next_process_s
     _, fs = record(calls, memory / "run", sync, codec)
     dice = random.Random(f"{SEED}-{calls.__name__}-{sync}-kill")
     search = Search(memory / "crash", dice, LIMIT // 2, LIMIT, settled=("store/lock",), seen=SEEN)
-    search.after_a_kill(fs, "store", Model().demand, kills=DEEP)
+    search.after_a_kill(fs, "store", Model().demand, kills=max(1, DEEP))
     count("power loss after a kill", search.tried)
 
 
