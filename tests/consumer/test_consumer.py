@@ -158,6 +158,38 @@ def test_a_failing_record_is_retried_after_the_backoff_and_others_do_not_wait_fo
     assert 'raise ValueError("not yet")' in tracker.errors[0].traceback
 
 
+def test_a_note_does_not_bring_a_retry_forward(store: trax.Trax) -> None:
+    clock = ManualClock()
+    checkpoint = new(store, clock=clock)
+    checkpoint.begin([("a", 1)], None)
+    checkpoint.note("a", {"seen": True})
+    claimed = checkpoint.claim("worker")
+    assert claimed is not None
+    checkpoint.fail(claimed, ValueError(), 60)
+    checkpoint.let_go("worker")
+    assert checkpoint.claim("worker") is None
+    checkpoint.note("a", {"seen": "twice"})
+    assert checkpoint.claim("worker") is None
+    clock.advance(60)
+    claimed = checkpoint.claim("worker")
+    assert claimed is not None and claimed.attempts == 2
+
+
+def test_a_batch_begins_when_the_one_before_has_ended(store: trax.Trax) -> None:
+    checkpoint = new(store)
+    checkpoint.begin([("a", 1)], 1)
+    with pytest.raises(InvalidArgumentError, match="1 records of the present batch have not ended"):
+        checkpoint.begin([("b", 2)], 2)
+    checkpoint.skip("a")
+    assert checkpoint.begin([("b", 2)], 2)
+    claimed = checkpoint.claim("worker")
+    assert claimed is not None and claimed.record_id == "b" and checkpoint.record("b") == 2
+    with pytest.raises(InvalidArgumentError, match="was not claimed"):
+        checkpoint.succeed(checkpoint.tracker("b").release(claimed.created))
+    assert checkpoint.succeed(claimed, {"own": 1}) is not None
+    assert checkpoint.ended is False and checkpoint.finished
+
+
 def test_a_waiting_worker_goes_on_when_the_time_has_come(store: trax.Trax) -> None:
     clock = ManualClock()
 
