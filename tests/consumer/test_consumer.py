@@ -170,7 +170,10 @@ def test_a_note_does_not_bring_a_retry_forward(store: trax.Trax) -> None:
     assert checkpoint.claim("worker") is None
     checkpoint.note("a", {"seen": "twice"})
     assert checkpoint.claim("worker") is None
+    checkpoint.note("a", {"seen": "and again"})
     clock.advance(60)
+    assert checkpoint._progress.reserve("one") == "a" and checkpoint._progress.reserve("another") is None
+    checkpoint.let_go("one")
     claimed = checkpoint.claim("worker")
     assert claimed is not None and claimed.attempts == 2
 

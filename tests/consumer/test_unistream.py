@@ -481,7 +481,9 @@ def test_a_lock_of_another_process_is_respected_for_as_many_seconds_as_are_confi
     claimed = core.claim("other")
     assert claimed is not None and claimed.record_id == "r1"
     assert core.claim("another") is None
-    checkpoint.batch["r0"] = unistream.Tracker.from_dict(tracker("r0", 10, 1))
+    locked, until = datetime.now(UTC) - timedelta(seconds=120), datetime.now(UTC) + timedelta(days=60)
+    locks = {"lock_time": locked.isoformat(), "lock_expire_time": until.isoformat()}
+    checkpoint.batch["r0"] = unistream.Tracker.from_dict({**tracker("r0", 10, 1), **locks})
     checkpoint.dump()
     core = new(place, JSONCheckpoint.load(place, lock_expire=60)).machinery.checkpoint
     assert core.tracker("r0").status == "pending", "a lock that the library saved, of 60 days, is one of 60 seconds"

@@ -15,8 +15,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from trax.consumer.storage import Batch
@@ -61,7 +60,6 @@ class LocalStorage:
                 streams.add(stream)
 
     def load(self) -> tuple[Batch, Mapping[str, Tracker]] | None:
-        self._sure = True
         if self._status not in self._store:
             return None
         state = self._store.recover(self._status, replay_log=_fold)
@@ -78,9 +76,9 @@ class LocalStorage:
         if batch.sequence != self._sequence + 1:
             raise _conflict(f"batch {batch.sequence} does not follow batch {self._sequence}", self._store)
         status = {"form": _FORM, "batch": batch.as_plain(), "trackers": {}}
-        with self._unsure_if_it_fails():
-            self._store.checkpoint({self._status: status, self._records: dict(records)})
-        self._sequence, self._versions = batch.sequence, {}
+        self._sure = False  # until this has succeeded
+        self._store.checkpoint({self._status: status, self._records: dict(records)})
+        self._sequence, self._versions, self._sure = batch.sequence, {}, True
 
     def records(self, batch: Batch) -> Mapping[str, Any]:
         records: Mapping[str, Any] = self._store.recover(self._records)
@@ -88,17 +86,15 @@ class LocalStorage:
 
     def save(self, tracker: Tracker, effect: Any = None) -> None:
         self._be_sure()
-        with self._mutex:
-            stored = self._versions.get(tracker.record_id, 0)
-            if (tracker.batch, tracker.version) != (self._sequence, stored + 1):
-                what = f"version {tracker.version} of {tracker.record_id!r} in batch {tracker.batch}"
-                raise _conflict(f"{what} does not follow version {stored} in batch {self._sequence}", self._store)
-            self._versions[tracker.record_id] = tracker.version
         try:
-            with self._unsure_if_it_fails():  # outside of the mutex: threads share an fsync
-                self._store.log({**_entries(effect), self._status: tracker.as_plain()})
+            self._take_turn(tracker)
+            self._store.log({**_entries(effect), self._status: tracker.as_plain()})
+        except ConflictError:
+            raise
         except BaseException:
-            self._versions[tracker.record_id] = stored
+            # After an interrupt the change may be there or not. The next call looks: it could be made twice.
+            self._sure = False
+            self._versions.pop(tracker.record_id, None)
             raise
 
     def close(self) -> None:
@@ -114,18 +110,22 @@ class LocalStorage:
             for record_id, tracker in trackers.items():  # a change that is being saved is ahead of what is stored
                 self._versions[record_id] = max(tracker.version, self._versions.get(record_id, 0))
 
-    @contextmanager
-    def _unsure_if_it_fails(self) -> Iterator[None]:
-        """After an interrupt a commit may be there or not: the next call looks, or it could be made twice."""
-        try:
-            yield
-        except BaseException:
-            self._sure = False
-            raise
+    def _take_turn(self, tracker: Tracker) -> None:
+        with self._mutex:
+            stored = self._versions.get(tracker.record_id, 0)
+            if (tracker.batch, tracker.version) != (self._sequence, stored + 1):
+                what = f"version {tracker.version} of {tracker.record_id!r} in batch {tracker.batch}"
+                raise _conflict(f"{what} does not follow version {stored} in batch {self._sequence}", self._store)
+            self._versions[tracker.record_id] = tracker.version
 
     def _be_sure(self) -> None:
         if not self._sure:
-            self.load()
+            self._sure = True  # before it looks: what fails meanwhile is a reason to look again
+            try:
+                self.load()
+            except BaseException:
+                self._sure = False
+                raise
 
 
 def streams(store: Trax) -> list[str]:
