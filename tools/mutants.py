@@ -28,6 +28,7 @@ CORRUPTION = "tests/test_corruption.py"
 FAULTS = "tests/test_faults.py"
 LOCK = "tests/test_lock.py"
 PITFALLS = "tests/test_pitfalls.py"
+FUZZ = "tests/test_fuzz.py"
 REPAIR = "tests/test_repair.py"
 SAFEGUARDS = "tests/test_safeguards.py"
 CHECKS = "tests/test_checks.py"
@@ -282,6 +283,21 @@ MUTANTS = [
     Mutant('positions: nobody waits for a slow disk', 'trax/positions/keeper.py', '        if ahead:  #', '        if False:  #', POSITIONS),
     Mutant('positions: the newest update counts, not the oldest', 'trax/positions/keeper.py', '            if self._due is None:\n                self._due', '            if True:\n                self._due', POSITIONS),
     Mutant('positions: an update is counted and not kept', 'trax/positions/keeper.py', '            self._states[state.name] = state\n            self._unflushed += 1\n', '            self._unflushed += 1\n', POSITIONS),
+    Mutant("lengths inside msgpack are believed", "trax/lengths.py", "    unpacker.skip()\n", "", (FUZZ,)),
+    Mutant("a sealed length beyond the file is believed", LOCAL + "view.py", "        walk_end = min(offset, fs.size(segment.fd))", "        walk_end = offset", (FUZZ,)),
+    Mutant("a length in a footer is believed", LOCAL + "blob.py", "        if offset + nbytes > end:\n", "        if False:\n", (FUZZ,)),
+    Mutant("a buffer may be used again", "trax/codecs/buffers.py", "        if index != len(self._taken):\n", "        if False:\n", (FUZZ,)),
+    Mutant("buffers may lie over one another", LOCAL + "blob.py", "            if any(before > after for", "            if False and any(before > after for", (FUZZ,)),
+    Mutant("symbolic links are followed", LOCAL + "creation.py", "    for path in filter(fs.is_link, layout.fixed):", "    for path in ():", (FUZZ,)),
+    Mutant("a symbolic link is opened", LOCAL + "fs.py", "flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK", "flags = os.O_CLOEXEC | os.O_NONBLOCK", (FUZZ,)),
+    Mutant("a pipe is waited for", LOCAL + "fs.py", "flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK", "flags = os.O_CLOEXEC | os.O_NOFOLLOW", (FUZZ,)),
+    Mutant("a device is read", LOCAL + "fs.py", "        if not stat.S_ISREG(os.fstat(fd).st_mode):\n            os.close", "        if False:\n            os.close", (FUZZ,)),
+    Mutant("a frame of no records is read", LOCAL + "walk.py", "        if header.kind != MARK and header.record_count == 0:", "        if False:", (FUZZ,)),
+    Mutant("numbers may leave no room", LOCAL + "snapshot.py", "        raise _damaged(path, \"its numbers are", "        _damaged(path, \"its numbers are", (FUZZ,)),
+    Mutant("pickle need not be asked for", LOCAL + "reader.py", '    if stored == "pickle" and asked is None:', "    if False:", (FUZZ,)),
+    Mutant("pickles are imported without being asked for", "trax/interchange.py", '        if self._codec.name != "pickle":', "        if False:", (FUZZ,)),
+    Mutant("any number of a file's name is one of ours", LOCAL + "layout.py", '_SEGMENT = re.compile(r"log\\.(\\d{8}|[1-9]\\d{8,18})", re.ASCII)', '_SEGMENT = re.compile(r"log\\.(\\d{8,20})")', (FUZZ,)),
+    Mutant("an owner that can't be understood is an error", LOCAL + "owner.py", "    except (ValueError, RecursionError):", "    except ValueError:", (FUZZ,)),
 ]  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from trax.storage.local.opening import TornTail, check_is_latest
 from trax.storage.local.owner import Owner, is_gone
 from trax.storage.local.payload import MalformedPayloadError
 from trax.storage.local.refusal import asking
-from trax.storage.local.snapshot import KeptReference, SegmentReference, Snapshot
+from trax.storage.local.snapshot import KeptReference, SegmentReference, Snapshot, check_room
 from trax.storage.local.view import check_blob, load_kept, open_segment, segment_frames, stored_names
 from trax.storage.local.walk import Frame, malformed
 
@@ -208,6 +208,7 @@ def _verify(fs: FileSystem, layout: Layout, snapshot: Snapshot, found: Verificat
 
 def _verify_is_latest(fs: FileSystem, layout: Layout, snapshot: Snapshot, found: Verification) -> None:
     try:
+        check_room(snapshot, layout.snapshot)
         check_is_latest(fs, layout, snapshot)
     except TraxError as error:
         found.problems.append(error)

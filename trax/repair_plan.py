@@ -89,7 +89,9 @@ class Planner:
         try:
             survey(self._fs, self._layout, create=False)
             with asking("read", self._layout.snapshot):
-                return load_snapshot(self._fs, self._layout.snapshot)
+                snapshot = load_snapshot(self._fs, self._layout.snapshot)
+            check_room(snapshot, self._layout.snapshot)
+            return snapshot
         except CorruptionError as error:
             self._plan.problems.append(error)
             return None
@@ -293,9 +295,9 @@ class Planner:
             last_blob=max([repaired.last_blob, before.last_blob, *self._numbers(self._layout.blobs)]),
         )
         try:
-            check_room(repaired)
-        except ValueError as error:
-            self._plan.notes.append(f"the store holds {error}, above which there is none for a new snapshot")
+            check_room(repaired, self._layout.snapshot)
+        except CorruptionError:
+            self._plan.notes.append("what is there has numbers so high that a repaired store would have no room above")
             return
         self._plan.repaired = repaired
         if log.damage is not None:

@@ -27,7 +27,7 @@ from trax.storage.local.payload import MalformedPayloadError
 from trax.storage.local.reader import check_codec
 from trax.storage.local.refusal import asking
 from trax.storage.local.segment import Manner, SegmentWriter, Summary, create_segment
-from trax.storage.local.snapshot import SegmentReference, Snapshot
+from trax.storage.local.snapshot import SegmentReference, Snapshot, check_room
 from trax.storage.local.state import State, blobs_of
 from trax.storage.local.view import LocalView, load_kept
 from trax.storage.local.walk import Frame, Tail, Walk, judge, malformed
@@ -276,6 +276,7 @@ def open_for_writing(
         exists = survey(fs, layout, create=True)
         old = load_snapshot(fs, layout.snapshot) if exists else first_snapshot(fs, layout, codec or "msgpack")
     check_codec(codec, old.codec, layout.path)
+    check_room(old, layout.snapshot)
     check_is_latest(fs, layout, old)
     kept = [load_kept(fs, layout, old.store_id, reference) for reference in old.kept]
     log = LogOpening(fs, layout, old)

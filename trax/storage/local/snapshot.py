@@ -32,6 +32,7 @@ _HEADER = struct.Struct("<8sHHIQI")
 _CHECKSUM = struct.Struct("<I")
 _HEADER_BYTES = _HEADER.size + _CHECKSUM.size
 assert _HEADER_BYTES == 32
+_ROOM = 1 << 40
 
 
 class SegmentReference(NamedTuple):
@@ -118,6 +119,13 @@ def decode_snapshot(data: bytes, path: str) -> Snapshot:
         raise _damaged(path, f"its contents make no sense ({error}), though their checksum is right") from error
 
 
+def check_room(snapshot: Snapshot, path: str) -> None:
+    """CorruptionError if there is no room for the numbers that writing gives out, which no store ever comes near to."""
+    numbers = (snapshot.generation, snapshot.last_segment, snapshot.last_blob)
+    if snapshot.epoch >= MAX_EPOCH or snapshot.sequence > MAX_SEQUENCE - _ROOM or max(numbers) > MAX_NUMBER - _ROOM:
+        raise _damaged(path, "its numbers are so high that there is no room for the next ones")
+
+
 def _decode_body(body: bytes) -> Snapshot:
     check_lengths(body)
     head, segments, kept, names = _expect(list, msgpack.unpackb(body, strict_map_key=True))
@@ -147,20 +155,15 @@ def _check(snapshot: Snapshot) -> None:
         raise ValueError("the fields do not fit together")
     if not all(map(math.isfinite, (snapshot.created, *(one.created for one in snapshot.kept)))):
         raise ValueError("a time that is no number")
-    check_room(snapshot)
+    numbers = (snapshot.generation, snapshot.last_segment, snapshot.last_blob)
+    if snapshot.epoch > MAX_EPOCH or snapshot.sequence > MAX_SEQUENCE or max(numbers) > MAX_NUMBER:
+        raise ValueError("a number that is too large")
     _check_numbers("segments", [one.number for one in snapshot.segments], snapshot.last_segment)
     blobs = [one.value.number for one in snapshot.names.values() if isinstance(one.value, BlobReference)]
     _check_numbers("blobs", blobs, snapshot.last_blob)
     _check_numbers("kept snapshots", [one.generation for one in snapshot.kept], snapshot.generation - 1)
     for name in snapshot.names:
         check_name(_expect(str, name))
-
-
-def check_room(snapshot: Snapshot) -> None:
-    """ValueError if a number of the snapshot leaves no room for the next one."""
-    numbers = (snapshot.generation, snapshot.last_segment, snapshot.last_blob)
-    if snapshot.epoch >= MAX_EPOCH or snapshot.sequence >= MAX_SEQUENCE or max(numbers) >= MAX_NUMBER:
-        raise ValueError("a number that is too large")
 
 
 def _check_numbers(what: str, numbers: list[int], last: int) -> None:
