@@ -112,8 +112,8 @@ class Watch:
         path = os.fsdecode(path)
         if self._is_inside(path, last_link=not flags & os.O_NOFOLLOW):
             return None
-        if flags & os.O_DIRECTORY and path in map(os.path.dirname, self.inside):
-            return None  # to bring a name in it to stable storage
+        if flags & os.O_DIRECTORY and any(one.startswith(os.path.join(path, "")) for one in self.inside):
+            return None  # above: to bring a name in it to stable storage
         writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
         if not writes and _READABLE.match(os.path.realpath(path)):
             return None

@@ -26,6 +26,9 @@ from trax.testing.recording import RecordingFileSystem
 PACKAGE = str(Path(trax.__file__).parent)
 SEED = os.environ.get("TRAX_SEED", "20261121")
 
+THROUGH = ("sync", "fsync_directory", "write_file", "make_directory")
+"""Of a segment and of a file system: it is their callers that know what is made durable."""
+
 FOR_SPEED_OR_PROOF = {
     "creation.first_snapshot: writer.sync()": "a crash in the creation is not reported as a torn tail",
     "directory._let_go: writer.sync()": "the next opening need not write the end of the log again",
@@ -64,7 +67,7 @@ def place_of_the_call() -> str:
     while True:
         file, function = frame.f_code.co_filename, frame.f_code.co_name
         inside = file.startswith(PACKAGE) and not file.startswith(str(Path(PACKAGE, "testing")))
-        if inside and not (file.endswith(("segment.py", "fs.py")) and function in ("sync", "fsync_directory")):
+        if inside and not (file.endswith(("segment.py", "fs.py")) and function in THROUGH):
             code = linecache.getline(file, frame.f_lineno).partition("#")[0].strip()
             return f"{Path(file).stem}.{function}: {code}"
         assert frame.f_back is not None

@@ -83,7 +83,11 @@ def fuzz(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 
 @pytest.fixture(scope="module")
-def watch() -> Watch:
+def watch(tmp_path_factory: pytest.TempPathFactory) -> Watch:
+    # The first store of a process imports the extra ``fast``.
+    with trax.Trax(tmp_path_factory.mktemp("first") / "store") as store:
+        store.log(x=1)
+        store.recover("x", create=int, replay_log=lambda state, entry: state + entry)
     return Watch()
 
 

@@ -64,6 +64,7 @@ CONSUMERS = tuple(
 EVENTS = ("tests/test_events.py",)
 TAKE_OVER = ("tests/test_compat_checkpoint_logger.py",)
 POSITIONS = ("tests/test_positions.py",)
+JOBS = ("tests/test_job.py", "tests/test_job_ending.py")
 
 
 class Mutant(NamedTuple):
@@ -283,17 +284,22 @@ MUTANTS = [
     Mutant('positions: nobody waits for a slow disk', 'trax/positions/keeper.py', '        if ahead:  #', '        if False:  #', POSITIONS),
     Mutant('positions: the newest update counts, not the oldest', 'trax/positions/keeper.py', '            if self._due is None:\n                self._due', '            if True:\n                self._due', POSITIONS),
     Mutant('positions: an update is counted and not kept', 'trax/positions/keeper.py', '            self._states[state.name] = state\n            self._unflushed += 1\n', '            self._unflushed += 1\n', POSITIONS),
+    Mutant("no fsync of what an output file held before", "trax/job/outputs.py", "            self._fs.fsync(self._fd)  # makes durable: what the file held before", "            pass  # what the file held before", JOBS),
+    Mutant("no fsync of an output file's name", "trax/job/outputs.py", "            self._fs.fsync_directory(os.path.dirname(self.path))", "            pass", JOBS),
+    Mutant("no fsync of an output file", "trax/job/outputs.py", "                self._fs.fsync(self._fd)  # makes durable: contents and length", "                pass  # contents and length", JOBS),
     Mutant("lengths inside msgpack are believed", "trax/lengths.py", "    unpacker.skip()\n", "", (FUZZ,)),
     Mutant("a sealed length beyond the file is believed", LOCAL + "view.py", "        walk_end = min(offset, fs.size(segment.fd))", "        walk_end = offset", (FUZZ,)),
     Mutant("a length in a footer is believed", LOCAL + "blob.py", "        if offset + nbytes > end:\n", "        if False:\n", (FUZZ,)),
     Mutant("a buffer may be used again", "trax/codecs/buffers.py", "        if index != len(self._taken):\n", "        if False:\n", (FUZZ,)),
     Mutant("buffers may lie over one another", LOCAL + "blob.py", "            if any(before > after for", "            if False and any(before > after for", (FUZZ,)),
     Mutant("symbolic links are followed", LOCAL + "creation.py", "    for path in filter(fs.is_link, layout.fixed):", "    for path in ():", (FUZZ,)),
-    Mutant("a symbolic link is opened", LOCAL + "fs.py", "flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK", "flags = os.O_CLOEXEC | os.O_NONBLOCK", (FUZZ,)),
-    Mutant("a pipe is waited for", LOCAL + "fs.py", "flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK", "flags = os.O_CLOEXEC | os.O_NOFOLLOW", (FUZZ,)),
-    Mutant("a device is read", LOCAL + "fs.py", "        if not stat.S_ISREG(os.fstat(fd).st_mode):\n            os.close", "        if False:\n            os.close", (FUZZ,)),
+    Mutant("a symbolic link is opened", LOCAL + "fs.py", "os.O_RDONLY) | os.O_NOFOLLOW | os.O_NONBLOCK", "os.O_RDONLY) | os.O_NONBLOCK", (FUZZ,)),
+    Mutant("a pipe is waited for", LOCAL + "fs.py", "os.O_RDONLY) | os.O_NOFOLLOW | os.O_NONBLOCK", "os.O_RDONLY) | os.O_NOFOLLOW", (FUZZ,)),
+    Mutant("a device is read", LOCAL + "fs.py", "        if not stat.S_ISREG(os.fstat(fd).st_mode):\n            fd.close", "        if False:\n            fd.close", (FUZZ,)),
     Mutant("a frame of no records is read", LOCAL + "walk.py", "        if header.kind != MARK and header.record_count == 0:", "        if False:", (FUZZ,)),
-    Mutant("numbers may leave no room", LOCAL + "snapshot.py", "        raise _damaged(path, \"its numbers are", "        _damaged(path, \"its numbers are", (FUZZ,)),
+    Mutant("numbers may leave no room", LOCAL + "snapshot.py", "    if snapshot.epoch >= MAX_EPOCH or snapshot.sequence > MAX_SEQUENCE - _ROOM or max", "    if False and max", (FUZZ,)),
+    Mutant("numbers may be too large", LOCAL + "snapshot.py", "    if snapshot.epoch > MAX_EPOCH or snapshot.sequence > MAX_SEQUENCE or max", "    if False and max", (FUZZ,)),
+    Mutant("the fields of a snapshot need not fit together", LOCAL + "snapshot.py", "    if len(snapshot.store_id) != 16 or snapshot.keep < 1 or sealed != ", "    if False and sealed != ", (FUZZ,)),
     Mutant("pickle need not be asked for", LOCAL + "reader.py", '    if stored == "pickle" and asked is None:', "    if False:", (FUZZ,)),
     Mutant("pickles are imported without being asked for", "trax/interchange.py", '        if self._codec.name != "pickle":', "        if False:", (FUZZ,)),
     Mutant("any number of a file's name is one of ours", LOCAL + "layout.py", '_SEGMENT = re.compile(r"log\\.(\\d{8}|[1-9]\\d{8,18})", re.ASCII)', '_SEGMENT = re.compile(r"log\\.(\\d{8,20})")', (FUZZ,)),
