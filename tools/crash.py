@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,30 +97,34 @@ def main(words: list[str]) -> int:
     seed = os.environ.get("TRAX_SEED", "1")
     print(f"TRAX_SEED={seed}", flush=True)
     began = time.monotonic()
-    cases: Counter[str] = Counter()
-    faults: list[str] = []
-    skipped: set[str] = set()
+    outcomes: list[Outcome] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         runs = [pool.submit(run, search, seed) for search in chosen]
         for future in as_completed(runs):
-            outcome = future.result()
-            cases += outcome.cases
-            faults += outcome.faults
-            skipped.update(outcome.skipped)
+            outcomes.append(outcome := future.result())
             print(f"  {outcome.search.what}: {outcome.seconds:.0f} s", file=sys.stderr, flush=True)
-    _print_table(cases, faults)
-    for line in [*sorted(skipped), *faults]:
+    outcomes.sort(key=lambda outcome: SEARCHES.index(outcome.search))
+    _print_table(outcomes)
+    faults = [line for outcome in outcomes for line in outcome.faults]
+    for line in [*sorted({line for outcome in outcomes for line in outcome.skipped}), *faults]:
         print(line)
-    print(f"{sum(cases.values()):,} cases, {len(faults)} faults, {_since(began) / 60:.1f} minutes")
-    return 1 if faults or not cases else 0
+    cases = sum(outcome.cases.total() for outcome in outcomes)
+    idle = [outcome.search.what for outcome in outcomes if not outcome.cases and not outcome.skipped]
+    for what in idle:
+        print(f"{what}: nothing was tried, which is a fault of the search")
+    print(f"{cases:,} cases, {len(faults)} faults, {_since(began) / 60:.1f} minutes")
+    return 1 if faults or idle or not cases else 0
 
 
-def _print_table(cases: Counter[str], faults: list[str]) -> None:
-    width = max([len("tests that found a fault"), *map(len, cases)])
-    print(f"{'method':{width}}  {'cases':>10}")
-    for method, tried in sorted(cases.items()):
-        print(f"{method:{width}}  {tried:>10,}")
-    print(f"{'tests that found a fault':{width}}  {len(faults):>10}")
+def _print_table(outcomes: Sequence[Outcome]) -> None:
+    """The faults stand in the row of the search that found them; its methods are below it."""
+    methods = [method for outcome in outcomes for method in outcome.cases]
+    width = max([len("method"), *(2 + len(method) for method in methods), *(len(one.search.what) for one in outcomes)])
+    print(f"{'method':{width}}  {'cases':>10}  {'faults':>6}")
+    for outcome in outcomes:
+        print(f"{outcome.search.what:{width}}  {outcome.cases.total():>10,}  {len(outcome.faults):>6}")
+        for method, tried in sorted(outcome.cases.items()):
+            print(f"  {method:{width - 2}}  {tried:>10,}")
 
 
 def _since(began: float) -> float:
