@@ -169,7 +169,7 @@ def test_values_that_are_too_large_are_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "MAX_ENTRY_BYTES", 2_000_000)
-    monkeypatch.setattr(trax.store, "MAX_COMMIT_BYTES", 3_000_000)
+    monkeypatch.setattr(trax.encoding, "MAX_COMMIT_BYTES", 3_000_000)
     with trax.Trax(tmp_path / "s") as store:
         with pytest.raises(errors.ValueTooLargeError, match="checkpoint"):
             store.log(a=bytes(2_000_001))

@@ -422,12 +422,12 @@ def test_the_page_and_the_code_have_the_same_extensions(page: Page) -> None:
 
 
 def test_the_limits_on_the_page_are_those_of_the_code(page: Page) -> None:
-    from trax import names, store
+    from trax import encoding, names
     from trax.codecs import limits
     from trax.storage.local import blob, directory, segment
 
     assert names.MAX_NAME_BYTES == 255 and names.RESERVED_PREFIX == "trax:"
-    assert limits.MAX_ENTRY_BYTES == store.MAX_COMMIT_BYTES == 2**30 and limits.MAX_DEPTH == 100
+    assert limits.MAX_ENTRY_BYTES == encoding.MAX_COMMIT_BYTES == 2**30 and limits.MAX_DEPTH == 100
     assert (limits.OUT_OF_BAND_BYTES, directory.INLINE_BYTES) == (16384, 4096)
     assert (blob._CHUNK_BYTES, blob._ALIGNMENT_BYTES) == (2**20, 64)
     assert (segment.FRAME_RECORDS, segment.FRAME_BYTES) == (128, 64 * 1024)

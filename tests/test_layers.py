@@ -24,6 +24,7 @@ FLOORS = [
     {"trax.storage.local"},
     {"trax.guard"},
     {"trax.commit", "trax.replay", "trax.names", "trax.options"},
+    {"trax.encoding"},
     {"trax.publish", "trax.testing.differences", "trax.testing.array_differences"},
     {"trax.batch", "trax.writer"},
     {"trax.records"},

@@ -127,7 +127,7 @@ def test_a_record_that_waits_while_a_checkpoint_begins_is_synced_before_it_is_ac
     store.checkpoint(a=0, b=0)
     assert store._writer is not None
     committer, storage = store._writer.committer, store._writer.storage
-    record, _ = store._encode_record(None, {"b": 1})
+    record, _ = store._encoder.record(None, {"b": 1})
     publish = storage.publish
     seen = []
 

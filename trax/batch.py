@@ -6,13 +6,11 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from trax.codecs.base import Encoded
+from trax.encoding import Encoder
 from trax.errors import ClosedError
 from trax.publish import Change
-from trax.storage.base import Commit, Record
+from trax.storage.base import Commit
 
-EncodeRecord = Callable[[Mapping[str, Any] | None, dict[str, Any]], tuple[Record, int]]
-EncodeValues = Callable[[Mapping[str, Any] | None, dict[str, Any]], tuple[int, dict[str, Encoded]]]
 CommitBatch = Callable[["Batch"], int]
 
 
@@ -24,9 +22,9 @@ class Batch:
     at a time. Made by :meth:`trax.Trax.batch`.
     """
 
-    def __init__(self, encode_record: EncodeRecord, encode_values: EncodeValues, commit: CommitBatch) -> None:
-        self._encode_record = encode_record
-        self._encode_values = encode_values
+    def __init__(self, encoder: Encoder, begin: Callable[[], tuple[int, int]], commit: CommitBatch) -> None:
+        self._encoder = encoder
+        self._begin = begin
         self._commit = commit
         self._open = True
         self._records: list[tuple[int, dict[str, bytes]]] = []
@@ -37,8 +35,8 @@ class Batch:
     def log(self, mapping: Mapping[str, Any] | None = None, /, **entries: Any) -> None:
         """Add a record to the commit. The entries are encoded before this returns."""
         self._check_open()
-        record, _ = self._encode_record(mapping, entries)
-        self._records.append((self._next_place(), dict(record)))
+        record, _ = self._encoder.record(mapping, entries)
+        self._records.append((self._next_place(), record))
 
     def join(self, name: str, encoding: bytes) -> None:
         """Add an encoded entry of another name to the last record: less room and time than a record of its own.
@@ -57,7 +55,8 @@ class Batch:
     def checkpoint(self, mapping: Mapping[str, Any] | None = None, /, **values: Any) -> None:
         """Add a checkpoint to the commit. Large arrays are read at the end of the block: don't change them before."""
         self._check_open()
-        cut, encoded = self._encode_values(mapping, values)
+        _, cut = self._begin()
+        encoded = self._encoder.values(mapping, values)
         self._next_place()
         # What the batch logged of these names before is contained, and is left out. A cut that covers it would cover
         # what others log meanwhile as well, since the batch gets its sequences only at its end.

@@ -20,9 +20,9 @@ from typing import Any, Literal
 
 from trax.batch import Batch
 from trax.codecs import get_codec
-from trax.codecs.base import Encoded
 from trax.codecs.buffers import copy_buffers
 from trax.commit import SyncPolicy
+from trax.encoding import Encoder
 from trax.errors import (
     ClosedError,
     ForkedError,
@@ -33,21 +33,19 @@ from trax.errors import (
     ReadOnlyError,
     ReentrantCallError,
     TraxError,
-    ValueTooLargeError,
 )
 from trax.inspection import Verification, verify_store
-from trax.names import LayerName, check_name, named_values
+from trax.names import check_name
 from trax.options import check_options
 from trax.publish import Change
 from trax.replay import Fold, ReplayLog, decode_stored, decoded, last_wins
-from trax.storage.base import Record, SnapshotInfo, View
+from trax.storage.base import SnapshotInfo, View
 from trax.storage.local.directory import LocalStorage
 from trax.storage.local.fs import FileSystem
 from trax.storage.local.reader import LocalReader
 from trax.writer import Writer, close_dropped
 
 Create = Callable[[], Any]
-MAX_COMMIT_BYTES = 1 << 30
 _MAX_SEQUENCE = 2**64 - 1
 
 
@@ -97,7 +95,6 @@ class Trax:
         check_options(mode, sync, codec, keep, sync_interval_s, buffer_bytes)
         self.path = os.path.abspath(os.fspath(path))
         self._closed: HandleError | None = None
-        self._known_names: set[str] = set()
         self._creating = threading.RLock()
         self._background_failure: Exception | None = None
         self._closing = False
@@ -124,6 +121,7 @@ class Trax:
             self._background = ThreadPoolExecutor(1, "trax-checkpoint")
             self._finalizer = weakref.finalize(self, close_dropped, self._writer, self.path)
         self._codec = get_codec(self._storage.codec)
+        self._encoder = Encoder(self._codec, self.path)
         _handles.add(self)
 
     # Saving
@@ -141,7 +139,7 @@ class Trax:
         """
         writer = self._for_writing()
         call, cut = writer.publisher.begin()
-        encoded = self._encode_values(mapping, values)
+        encoded = self._encoder.values(mapping, values)
         return writer.publisher.publish(call, {name: Change(value, cut) for name, value in encoded.items()})
 
     def checkpoint_at(self, sequence: int, mapping: Mapping[str, Any]) -> int:
@@ -151,7 +149,7 @@ class Trax:
         """
         writer = self._for_writing()
         call, last = writer.publisher.begin()
-        encoded = self._encode_values(mapping, {})
+        encoded = self._encoder.values(mapping, {})
         if not 0 <= sequence <= last:
             text = f"checkpoint_at() takes a sequence between 0 and the last one, {last}, and got {sequence}."
             raise InvalidArgumentError(text, sequence=sequence, reason="no such sequence")
@@ -174,7 +172,7 @@ class Trax:
         """
         writer = self._for_writing()
         call, cut = writer.publisher.begin()
-        encoded = self._encode_values(mapping, values)
+        encoded = self._encoder.values(mapping, values)
         changes = {name: Change(copy_buffers(value), cut) for name, value in encoded.items()}
         try:
             future = self._background.submit(writer.publisher.publish, call, changes)
@@ -196,16 +194,15 @@ class Trax:
         UnsupportedValueError and ValueTooLargeError before anything is written; after a DiskFullError or StorageError
         the record is not in the store, and the call can be repeated.
         """
-        writer = self._for_writing()
-        record, nbytes = self._encode_record(mapping, entries)
-        if nbytes > MAX_COMMIT_BYTES:
-            raise self._too_large("record", nbytes)
+        writer = self._writer
+        if writer is None or self._closed is not None or self._background_failure is not None:
+            writer = self._for_writing()  # says what is wrong
+        record, nbytes = self._encoder.record(mapping, entries)
         return writer.committer.log((record,), nbytes)
 
     def batch(self) -> Batch:
         """``with store.batch() as b:`` makes what is done with ``b.log`` and ``b.checkpoint`` one atomic commit."""
-        self._for_writing()
-        return Batch(self._encode_record, self._begin_in_batch, self._commit_batch)
+        return Batch(self._encoder, self._for_writing().publisher.begin, self._commit_batch)
 
     def delete(self, *names: str) -> int:
         """Remove names, their values and all that was logged of them; durable when it returns the commit's sequence."""
@@ -406,46 +403,10 @@ class Trax:
             raise copy.copy(self._closed)
         self._raise_background_failure()
 
-    def _encode_record(self, mapping: Mapping[str, Any] | None, entries: dict[str, Any]) -> tuple[Record, int]:
-        """The record, and the bytes of its entries."""
-        named = entries if mapping is None and entries else named_values(mapping, entries, "log")
-        known, encode = self._known_names, self._codec.encode
-        record = {}
-        nbytes = 0
-        for name, entry in named.items():
-            if name not in known:
-                self._check_name(name)
-            record[name] = encoding = encode(entry, name)
-            nbytes += len(encoding)
-        return record, nbytes
-
-    def _encode_values(self, mapping: Mapping[str, Any] | None, values: dict[str, Any]) -> dict[str, Encoded]:
-        named = named_values(mapping, values, "checkpoint")
-        self._check_names(named)
-        return {name: self._codec.encode_value(value, name) for name, value in named.items()}
-
-    def _begin_in_batch(
-        self, mapping: Mapping[str, Any] | None, values: dict[str, Any]
-    ) -> tuple[int, dict[str, Encoded]]:
-        _, cut = self._for_writing().publisher.begin()
-        return cut, self._encode_values(mapping, values)
-
-    def _check_names(self, named: Mapping[str, Any]) -> None:
-        if not named.keys() <= self._known_names:
-            for name in named:
-                self._check_name(name)
-
-    def _check_name(self, name: str) -> None:
-        # A layer's names are not remembered: as a plain str, which is equal, each stays reserved.
-        if not isinstance(check_name(name), LayerName):
-            self._known_names.add(name)
-
     def _commit_batch(self, batch: Batch) -> int:
         writer = self._for_writing()
         records = batch.commit_of_records
-        nbytes = sum(len(encoding) for record in records for encoding in record.values())
-        if nbytes > MAX_COMMIT_BYTES:
-            raise self._too_large("batch", nbytes)
+        nbytes = self._encoder.checked_size("batch", records)
         if not batch.changes:
             return writer.committer.log(records, nbytes)
         call, _ = writer.publisher.begin()
@@ -485,13 +446,6 @@ class Trax:
                 f"contains them. recover({name!r}) gives the state; go on from there."
             )
             raise OvertakenError(text, path=self.path, sequence=after, reason="overtaken", oldest=oldest)
-
-    def _too_large(self, what: str, nbytes: int) -> ValueTooLargeError:
-        text = (
-            f"a {what} holds at most {MAX_COMMIT_BYTES:,} bytes of entries, and this one has {nbytes:,}: split it, or "
-            f"checkpoint() what is large."
-        )
-        return ValueTooLargeError(text, path=self.path, reason=f"{what} too large")
 
     def _not_stored(self, name: str, at: int | None = None) -> NameNotStoredError:
         when = "" if at is None else f" as of sequence {at}"
