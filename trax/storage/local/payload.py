@@ -10,6 +10,7 @@ import json
 import struct
 from array import array
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import islice, pairwise
 from operator import ge
 
@@ -17,7 +18,6 @@ from trax.storage.base import Entries, Record
 
 _SECTION = struct.Struct("<BB2xII")
 assert _SECTION.size == 12
-_U32 = struct.Struct("<I")
 _IN_EVERY_RECORD = 1  # section flag: no list of indices, the name is in each record of the frame
 _RECORD_COUNT_BYTES = 4
 _MAX_NAME_BYTES = 255  # the length of a name is a u8
@@ -58,11 +58,18 @@ def _pack_one(record: Record) -> tuple[bytes, list[Share]]:
     parts: list[bytes] = []
     shares: list[Share] = []
     for name, data in record.items():
-        encoded_name = name.encode()
         nbytes = len(data)
-        parts += _SECTION.pack(len(encoded_name), _IN_EVERY_RECORD, 1, nbytes), encoded_name, _U32.pack(nbytes), data
+        header, encoded_name = _section_of_one(name)
+        parts += header.pack(len(encoded_name), _IN_EVERY_RECORD, 1, nbytes, encoded_name, nbytes), data
         shares.append((name, 0, nbytes))
     return b"".join(parts), shares
+
+
+@lru_cache(maxsize=1024)
+def _section_of_one(name: str) -> tuple[struct.Struct, bytes]:
+    """What stands before the data in a section with one entry: its header, the name, and the table of one length."""
+    encoded_name = name.encode()
+    return struct.Struct(f"{_SECTION.format}{len(encoded_name)}sI"), encoded_name
 
 
 def _columns_of_same_names(records: Sequence[Record]) -> list[list[bytes]] | None:

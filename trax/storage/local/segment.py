@@ -200,7 +200,8 @@ class SegmentWriter:
             raise FinishedError(text, path=self.path, reason="a failed fsync")
 
     def _write(self, data: bytes, tail: Tail) -> None:
-        self._check_synced_so_far()
+        if self.sync_failed:
+            self._check_synced_so_far()
         if self._preallocate and tail.offset > self._room:
             self._make_room(tail.offset)
         write_all(self.fs, self.fd, data, self.tail.offset)
