@@ -747,7 +747,8 @@ def test_whatever_a_store_holds_comes_back_from_its_export(steps: Any, codec: st
     with tempfile.TemporaryDirectory(dir=memory) as directory:
         path, copy, file = Path(directory, "store"), Path(directory, "copy"), Path(directory, "file")
         with trax.Trax(path, codec=codec) as store:
-            store._known_names.update(name for _, mapping in steps for name in mapping)  # the layers' names too
+            known = store._encoder._known_names
+            known.update(name for _, mapping in steps for name in mapping)  # the layers' names too
             for call, mapping in steps:
                 getattr(store, call)(mapping)
         with file.open("wb") as out:

@@ -91,7 +91,7 @@ def export_store(path: str | os.PathLike[str], out: BinaryIO, *, codec: str | No
         for record in view_records(view, Wanted(None, view.names)):
             texts = {}
             for name, data in record.entries.items():
-                (entry,) = decode_entries(own, Entries(name, [record.sequence], data, [len(data)]), layout.path)
+                (entry,) = decode_entries(own, [Entries(name, [record.sequence], data, [len(data)])], layout.path)
                 texts[name] = entry_text(own, entry, name)
             out.write(record_line(record.sequence, texts))
             records += 1

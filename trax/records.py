@@ -49,7 +49,7 @@ def frame_records(frame: Frame, path: str, wanted: Wanted) -> list[LogRecord]:
     """The records of a frame, with those of their entries that are wanted; records without any are left out."""
     found: dict[int, dict[str, bytes]] = {}
     try:
-        for entries in frame.entries():
+        for entries in frame.entries(wanted.names):
             behind = wanted.behind(entries.name)
             if behind is None or entries.sequences[-1] <= behind:
                 continue

@@ -54,12 +54,12 @@ class Fold:
     def finish(self) -> None:
         """Fold everything that was added."""
         held, self._held, self._held_entries, self._held_bytes = self._held, [], 0, 0
-        for entries in _in_parts(held[0] if len(held) == 1 else _joined(held)) if held else ():
+        for entries in _in_parts(held[0]) if len(held) == 1 else ([held] if held else ()):
             self._fold(entries)
 
-    def _fold(self, entries: Entries) -> None:
+    def _fold(self, held: Sequence[Entries]) -> None:
         state, replay_log = self.state, self._replay_log
-        remaining = iter(decode_entries(self._codec, entries, self._path))
+        remaining = iter(decode_entries(self._codec, held, self._path))
         try:
             for entry in remaining:
                 before = state
@@ -70,10 +70,10 @@ class Fold:
                 self.state = state
                 return
         except BaseException as error:
-            sequence = entries.sequences[-1 - length_hint(remaining)]
+            sequence = _sequence(held, remaining)
             error.add_note(f"trax: while replaying sequence {sequence} of {self.name!r} from {self._path}")
             raise
-        raise self._returned_none(entries.sequences[-1 - length_hint(remaining)])
+        raise self._returned_none(_sequence(held, remaining))
 
     def _returned_none(self, sequence: int) -> ReplayError:
         text = (
@@ -84,35 +84,39 @@ class Fold:
         return ReplayError(text, path=self._path, sequence=sequence, reason="replay_log returned None")
 
 
-def _joined(held: Sequence[Entries]) -> Entries:
-    sequences = [*chain.from_iterable(entries.sequences for entries in held)]
-    lengths = [*chain.from_iterable(entries.lengths for entries in held)]
-    return Entries(held[0].name, sequences, b"".join(entries.data for entries in held), lengths)
+def _sequence(held: Sequence[Entries], remaining: Iterator[Any]) -> int:
+    """Of the entry that was decoded last from ``remaining``."""
+    return [*chain.from_iterable(entries.sequences for entries in held)][-1 - length_hint(remaining)]
 
 
-def _in_parts(entries: Entries) -> Iterator[Entries]:
+def _in_parts(entries: Entries) -> Iterator[Sequence[Entries]]:
     """At most _TOGETHER entries each: with more new objects at once the garbage collector takes its share."""
     name, sequences, data, lengths = entries
     if len(lengths) <= _TOGETHER:
-        yield entries
+        yield [entries]
         return
     start = 0
     for first in range(0, len(lengths), _TOGETHER):
         part = lengths[first : first + _TOGETHER]
         end = start + sum(part)
-        yield Entries(name, sequences[first : first + _TOGETHER], data[start:end], part)
+        yield [Entries(name, sequences[first : first + _TOGETHER], data[start:end], part)]
         start = end
 
 
-def decode_entries(codec: Codec, entries: Entries, path: str) -> list[Any]:
-    """The values of some entries; a CorruptionError says where they stood."""
+def decode_entries(codec: Codec, held: Sequence[Entries], path: str) -> list[Any]:
+    """The values of some entries of one name; a CorruptionError says where they stood."""
+    if len(held) == 1:
+        _, _, data, lengths = held[0]
+    else:
+        data = b"".join(entries.data for entries in held)
+        lengths = [*chain.from_iterable(entries.lengths for entries in held)]
     try:
-        values = codec.decode_many(entries.data, entries.lengths)
-        if len(values) != len(entries.lengths):
-            raise CorruptionError(f"{len(values)} values where {len(entries.lengths)} were to be", reason="too few")
+        values = codec.decode_many(data, lengths)
+        if len(values) != len(lengths):
+            raise CorruptionError(f"{len(values)} values where {len(lengths)} were to be", reason="too few")
         return values
     except CorruptionError as error:
-        raise _located(error, entries.name, path, entries.sequences[0]) from error
+        raise _located(error, held[0].name, path, held[0].sequences[0]) from error
 
 
 def decode_stored(codec: Codec, view: View, name: str, stored: Stored, path: str, *, mmap: bool = False) -> Any:
@@ -127,7 +131,7 @@ def decode_stored(codec: Codec, view: View, name: str, stored: Stored, path: str
 def decoded(codec: Codec, every: Iterable[Entries], path: str) -> Iterator[tuple[int, Any]]:
     """Sequence and value, one by one."""
     for entries in every:
-        yield from zip(entries.sequences, decode_entries(codec, entries, path), strict=True)
+        yield from zip(entries.sequences, decode_entries(codec, [entries], path), strict=True)
 
 
 def _located(error: CorruptionError, name: str, path: str, sequence: int) -> CorruptionError:

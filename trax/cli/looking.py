@@ -226,7 +226,7 @@ def _json_line(record: LogRecord, codec: Codec, path: str) -> bytes:
 
 
 def _decoded(codec: Codec, name: str, sequence: int, data: bytes, path: str) -> Any:
-    (value,) = decode_entries(codec, Entries(name, [sequence], data, [len(data)]), path)
+    (value,) = decode_entries(codec, [Entries(name, [sequence], data, [len(data)])], path)
     return value
 
 

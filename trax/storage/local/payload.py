@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import struct
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice, pairwise
 from operator import ge
+from typing import overload
 
 from trax.storage.base import Entries, Record
 
@@ -102,8 +103,49 @@ def _u32s(numbers: Sequence[int]) -> bytes:
     return struct.pack(f"<{len(numbers)}I", *numbers)
 
 
-def unpack_sections(payload: bytes, sequences: Sequence[int]) -> Iterator[Entries]:
-    """The entries of each name; ``sequences`` are those of the frame's records."""
+def unpack_sections(
+    payload: bytes, sequences: Sequence[int], wanted: Container[str] | None = None
+) -> Iterator[Entries]:
+    """The entries of each name, or of the ``wanted`` ones; ``sequences`` are those of the frame's records."""
+    for name, indices, lengths, start, end in _sections(payload, len(sequences), wanted):
+        own = sequences if indices is None else _Picked(sequences, indices)
+        yield Entries(name, own, payload[start:end], lengths)
+
+
+class _Picked(Sequence[int]):
+    """Those of the sequences that stand at the indices; each is looked up when it is asked for, which is seldom."""
+
+    __slots__ = ("_indices", "_sequences")
+
+    def __init__(self, sequences: Sequence[int], indices: Sequence[int]) -> None:
+        self._sequences, self._indices = sequences, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, place: int) -> int: ...
+    @overload
+    def __getitem__(self, place: slice) -> _Picked: ...
+    def __getitem__(self, place: int | slice) -> int | _Picked:
+        if isinstance(place, slice):
+            return _Picked(self._sequences, self._indices[place])
+        return self._sequences[self._indices[place]]
+
+    def __iter__(self) -> Iterator[int]:
+        return map(self._sequences.__getitem__, self._indices)
+
+
+def shares_of_sections(payload: bytes, record_count: int) -> Iterator[Share]:
+    """What each name has in a payload that :func:`pack_sections` has made, checked as closely as for reading it."""
+    for name, indices, _, start, end in _sections(payload, record_count, None):
+        yield name, record_count - 1 if indices is None else indices[-1], end - start
+
+
+def _sections(
+    payload: bytes, record_count: int, wanted: Container[str] | None
+) -> Iterator[tuple[str, Sequence[int] | None, Sequence[int], int, int]]:
+    """Of each section the name, the indices of its records (None: all), the lengths of the entries, and their place."""
     position = 0
     names: set[str] = set()
     while position < len(payload):
@@ -113,27 +155,30 @@ def unpack_sections(payload: bytes, sequences: Sequence[int]) -> Iterator[Entrie
         position += _SECTION.size
         in_every = flags & _IN_EVERY_RECORD
         table_bytes = _RECORD_COUNT_BYTES * count * (1 if in_every else 2)
-        end = position + name_bytes + table_bytes + data_bytes
-        if end > len(payload) or not 0 < count <= len(sequences):
+        start = position + name_bytes + table_bytes
+        end = start + data_bytes
+        if end > len(payload) or not 0 < count <= record_count:
             raise MalformedPayloadError("a section is longer than its frame")
-        name = check_name(_decode_name(payload[position : position + name_bytes]))
-        position += name_bytes
-        table = struct.unpack_from(f"<{table_bytes // _RECORD_COUNT_BYTES}I", payload, position)
-        position += table_bytes
-        own = sequences if in_every else _pick(sequences, table[:count])
-        lengths = table if in_every else table[count:]
-        if sum(lengths) != data_bytes or len(own) != count:
-            raise MalformedPayloadError("a section's lengths do not add up")
+        name = _name(payload[position : position + name_bytes])
         if name in names:
             raise MalformedPayloadError("two sections of one name")
         names.add(name)
-        yield Entries(name, own, payload[position:end], lengths)
+        if wanted is None or name in wanted:
+            position += name_bytes
+            table = struct.unpack_from(f"<{table_bytes // _RECORD_COUNT_BYTES}I", payload, position)
+            indices, lengths = (None, table) if in_every else (table[:count], table[count:])
+            if sum(lengths) != data_bytes or (indices is None and count != record_count):
+                raise MalformedPayloadError("a section's lengths do not add up")
+            if indices is not None and (indices[-1] >= record_count or any(map(ge, indices, islice(indices, 1, None)))):
+                raise MalformedPayloadError("a section names records that its frame does not have")
+            yield name, indices, lengths, start, end
         position = end
 
 
-def _decode_name(data: bytes) -> str:
+@lru_cache(maxsize=1024)
+def _name(data: bytes) -> str:
     try:
-        return data.decode()
+        return check_name(data.decode())
     except UnicodeDecodeError as error:
         raise MalformedPayloadError("a name is not UTF-8") from error
 
@@ -147,12 +192,6 @@ def check_name(name: str) -> str:
     if not 1 <= nbytes <= _MAX_NAME_BYTES:
         raise MalformedPayloadError(f"a name of {nbytes} bytes")
     return name
-
-
-def _pick(sequences: Sequence[int], indices: Sequence[int]) -> Sequence[int]:
-    if indices[-1] >= len(sequences) or any(map(ge, indices, islice(indices, 1, None))):
-        raise MalformedPayloadError("a section names records that its frame does not have")
-    return [sequences[index] for index in indices]
 
 
 def pack_lines(records: Sequence[Record]) -> tuple[bytes, list[Share]]:
@@ -169,8 +208,8 @@ def pack_lines(records: Sequence[Record]) -> tuple[bytes, list[Share]]:
     return b"".join(lines), [(name, last_index[name], nbytes[name]) for name in nbytes]
 
 
-def unpack_lines(payload: bytes, sequences: Sequence[int]) -> Iterator[Entries]:
-    """The entries of each name; ``sequences`` are those of the frame's records."""
+def unpack_lines(payload: bytes, sequences: Sequence[int], wanted: Container[str] | None = None) -> Iterator[Entries]:
+    """The entries of each name, or of the ``wanted`` ones; ``sequences`` are those of the frame's records."""
     try:
         *lines, rest = payload.decode("utf-8", "surrogatepass").split("\n")
     except UnicodeDecodeError as error:
@@ -186,7 +225,8 @@ def unpack_lines(payload: bytes, sequences: Sequence[int]) -> Iterator[Entries]:
             own.append(sequence)
             texts.append(text.encode("utf-8", "surrogatepass"))
     for name, (own, texts) in columns.items():
-        yield Entries(name, own, b"".join(texts), [*map(len, texts)])
+        if wanted is None or name in wanted:
+            yield Entries(name, own, b"".join(texts), [*map(len, texts)])
 
 
 def _members(line: str) -> Iterator[tuple[str, str]]:

@@ -53,8 +53,8 @@ class Summary:
         self.nbytes[name] = self.nbytes.get(name, 0) + nbytes
 
     def add_frame(self, frame: Frame) -> None:
-        for entries in frame.entries():
-            self.add(entries.name, entries.sequences[-1], len(entries.data))
+        for name, sequence, nbytes in frame.shares():
+            self.add(name, sequence, nbytes)
 
 
 class Manner(NamedTuple):

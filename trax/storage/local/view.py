@@ -102,8 +102,8 @@ class LocalView:
 
     def _entries_of(self, frame: Frame, path: str, after: Mapping[str, int], until: int) -> Iterator[Entries]:
         try:
-            for entries in frame.entries():
-                if entries.name in after and entries.sequences[-1] > after[entries.name]:
+            for entries in frame.entries(after):
+                if entries.sequences[-1] > after[entries.name]:
                     wanted = entries.within(after[entries.name], until)
                     if wanted.sequences:
                         yield wanted

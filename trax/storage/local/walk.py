@@ -6,7 +6,7 @@ what lies behind it: see ``docs/format.rst``, "A bad frame".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple
 
 from trax.errors import CorruptionError, FormatError
@@ -26,7 +26,13 @@ from trax.storage.local.framing import (
     payload_is_whole,
 )
 from trax.storage.local.fs import FileSystem
-from trax.storage.local.payload import MalformedPayloadError, split_sequences, unpack_lines, unpack_sections
+from trax.storage.local.payload import (
+    MalformedPayloadError,
+    shares_of_sections,
+    split_sequences,
+    unpack_lines,
+    unpack_sections,
+)
 from trax.storage.local.refusal import check_version
 
 _READ_BYTES = 1 << 18
@@ -50,10 +56,20 @@ class Frame(NamedTuple):
     def sequences(self) -> Sequence[int]:
         return self._split()[0]
 
-    def entries(self) -> Iterator[Entries]:
-        """What each name has in this frame; MalformedPayloadError."""
+    def entries(self, wanted: Container[str] | None = None) -> Iterator[Entries]:
+        """What each name, or each of the ``wanted`` ones, has in this frame; MalformedPayloadError."""
         sequences, payload = self._split()
-        return (unpack_lines if self.header.kind == LINES else unpack_sections)(payload, sequences)
+        return (unpack_lines if self.header.kind == LINES else unpack_sections)(payload, sequences, wanted)
+
+    def shares(self) -> Iterator[tuple[str, int, int]]:
+        """Of each name the last sequence, and the bytes of its entries; MalformedPayloadError."""
+        sequences, payload = self._split()
+        if self.header.kind == LINES:
+            for entries in unpack_lines(payload, sequences):
+                yield entries.name, entries.sequences[-1], len(entries.data)
+        else:
+            for name, last_index, nbytes in shares_of_sections(payload, len(sequences)):
+                yield name, sequences[last_index], nbytes
 
     def _split(self) -> tuple[Sequence[int], bytes]:
         first, count = self.header.first_sequence, self.header.record_count
