@@ -159,7 +159,8 @@ class Storage(Protocol):
         """Remove those of the values that were never published."""
 
     def compact(self, quietly: Callable[[Callable[[], None]], None]) -> None:
-        """Give back the space that entries already contained in snapshots take, if it is worth the work.
+        """Remove what the last publish has replaced, and give back what entries that snapshots contain take, if that is
+        worth the work.
 
         Appending may go on meanwhile, but not while ``quietly`` runs what it is given.
         """

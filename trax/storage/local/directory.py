@@ -78,6 +78,7 @@ class LocalStorage:
             self._segment_fds = [self._state.writer.fd]
             self._last_blob = self._state.snapshot.last_blob
             self._last_segment = self._state.snapshot.last_segment
+            self._unnamed: list[str] = []
             self._numbering = threading.Lock()
             self._syncing_blobs = threading.Lock()
             self._failed_syncs_of_blobs = 0
@@ -224,6 +225,7 @@ class LocalStorage:
 
     def compact(self, quietly: Callable[[Callable[[], None]], None]) -> None:
         self._check_open()
+        self._remove_unnamed()
         old, kept, writer, summaries = self._state
         floors = Floors(old.names, (one.names for one in kept))
         run = worth_copying(old.segments[:-1], summaries, floors)
@@ -243,6 +245,7 @@ class LocalStorage:
             state = State(snapshot, kept, writer, {**summaries, reference.number: copy.summary})
             quietly(lambda: self._replace(state))
         self._close_segment(copy.fd)
+        self._remove_unnamed()
         if not survivors:
             self._remove(copy.path)
 
@@ -367,7 +370,7 @@ class LocalStorage:
             self._fs.fsync_directory(self._layout.kept)  # makes durable: that name, before a snapshot names it
 
     def _replace(self, new: State) -> None:
-        """The commit; afterwards, what only the old state named is removed."""
+        """The commit; what only the old state named can be removed when it is done."""
         old = self._state
         with asking("publish in", self._layout.path):
             # Makes durable: the names of new segments, before the snapshot that names them.
@@ -379,8 +382,12 @@ class LocalStorage:
             with suppress(OSError):  # the room that it never used; what lies behind a sealed length is not read
                 old.writer.cut_back()
             self._close_segment(old.writer.fd)
-        for path in no_longer_named(self._layout, old, new):
-            self._remove(path)
+        self._unnamed += no_longer_named(self._layout, old, new)
+
+    def _remove_unnamed(self) -> None:
+        """Remove what no snapshot names any more; not in the publish itself, since for large files it takes a while."""
+        while self._unnamed:
+            self._remove(self._unnamed.pop(0))
 
     def _remove(self, path: str) -> None:
         # A file that stays costs space until the next opening sweeps it; nothing names it. One that another writer may
