@@ -41,6 +41,9 @@ class LocalStorage:
     """
 
     def __init__(self, where: str | os.PathLike[str] | Trax, stream: str) -> None:
+        if not isinstance(stream, str):
+            text = f"a stream is named by a str, and {stream!r} is of type {type(stream).__name__}."
+            raise InvalidArgumentError(text, reason="not a str")
         self._status = layer_name(_LAYER, _STATUS + stream)
         self._records = layer_name(_LAYER, _RECORDS + stream)
         self._stream = stream

@@ -13,6 +13,7 @@ Invariants:
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
@@ -167,7 +168,7 @@ class Progress:
     def _put(self, changed: Tracker) -> None:
         with self.monitor:
             if self.batch is not None and self.batch.sequence == changed.batch:
-                self._trackers[changed.record_id] = changed
+                self._trackers[changed.record_id] = changed.copied()
                 self._note(changed.record_id)
 
     def begin(self, batch: Batch, records: Mapping[str, Any]) -> bool:
@@ -179,7 +180,7 @@ class Progress:
             except ConflictError:
                 self.take(self._storage.load())
                 return False
-            self.take((batch, {}))
+            self.take((copy.deepcopy(batch), {}))  # the caller may go on changing the pointer
             return True
 
     def wait(self, at_most_s: float) -> None:
