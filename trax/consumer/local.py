@@ -131,6 +131,14 @@ class LocalStorage:
                 raise
 
 
+def _after_fork_in_child() -> None:
+    global _opening
+    _opening = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 def streams(store: Trax) -> list[str]:
     """The streams whose checkpoints a store holds, sorted."""
     prefix = layer_name(_LAYER, _STATUS)
