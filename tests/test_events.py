@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -589,7 +588,8 @@ def test_opening_takes_at_most_twice_a_bare_replay_and_reads_only_the_snapshot_a
     def whole() -> None:
         EventLog(path).close()
 
-    opened, replayed = min(seconds(whole) for _ in range(3)), min(seconds(bare) for _ in range(3))
+    rounds = range(3 if EVENTS < 100_000 else 1)
+    opened, replayed = min(seconds(whole) for _ in rounds), min(seconds(bare) for _ in rounds)
     print(f"{EVENTS:,} events: opening {opened:.2f} s, {opened / replayed:.2f} x a bare replay, {size(path):,} bytes")
     assert opened <= 2 * replayed
     with EventLog(path) as log:
@@ -597,8 +597,7 @@ def test_opening_takes_at_most_twice_a_bare_replay_and_reads_only_the_snapshot_a
     with LayerStore(path) as store:
         assert list(store.entries(NAME)) == []
         (blob,) = (path / "blobs").iterdir()
-        first = blob.open("rb").read(1000)
-        assert json.loads(b"[" + first.partition(b"[")[2].partition(b"]")[0].lstrip(b"[ ") + b"]")[1] == "s"
+        assert b'[[2, "s", "object0", "EVENT_0"], ' in blob.read_bytes()
     snapshot = blob.stat().st_size + (path / "snapshot").stat().st_size
     print(
         f"compacted: opening {seconds(whole):.2f} s, {size(path):,} bytes, {size(path) / snapshot:.3f} x the snapshot"
