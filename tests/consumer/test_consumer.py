@@ -14,6 +14,7 @@ import pytest
 
 import trax
 from tests.consumer.toys import Database, MemoryStorage, Numbers, always_failing, statuses
+from tests.watching import within
 from trax.consumer import Checkpoint, Consumer, Effect, Status, Summary, Tracker
 from trax.errors import ExhaustedError, InvalidArgumentError, UnknownRecordError, UnsupportedValueError
 from trax.testing.clock import ManualClock
@@ -304,6 +305,35 @@ def test_a_waiting_worker_goes_on_when_the_time_has_come(store: trax.Trax) -> No
 
     consumer = Slow(new(store, clock=clock, max_attempts=2), always_failing("r0"))
     assert (consumer.run(), consumer.processed, consumer.dead) == ("ended", ["r0", "r0"], ["r0"])
+
+
+@pytest.mark.parametrize("given", [None, "1", math.inf, math.nan, 1e20])
+def test_a_backoff_that_is_no_time_is_an_error_that_names_it(store: trax.Trax, given: Any) -> None:
+    class Never(Numbers):
+        def backoff(self, attempt: int) -> float:
+            return given  # type: ignore[no-any-return]
+
+    checkpoint = new(store)
+    with pytest.raises(InvalidArgumentError, match=r"backoff\(\)") as caught:
+        Never(checkpoint, always_failing("r0")).run()
+    assert "r0 is bad" in str(caught.value.__cause__)
+    assert checkpoint.tracker("r0").attempts == 1
+    assert Numbers(checkpoint).run() == "ended"
+
+
+def test_process_does_not_run_its_own_consumer(store: trax.Trax) -> None:
+    checkpoint = new(store, max_attempts=1)
+
+    def inner(record: dict[str, Any]) -> None:
+        consumer.run() if record["n"] % 2 else consumer.process_batch()
+
+    consumer = Numbers(checkpoint, inner, workers=2)
+    within(lambda: consumer.run() and None)
+    assert consumer.dead and sorted(consumer.dead) == [f"r{n}" for n in range(6)]
+    assert "ReentrantCallError: " in checkpoint.tracker("r5").errors[0].error
+    consumer.todo = None
+    checkpoint.retry("r5")
+    assert consumer.run() == "ended" and checkpoint.tracker("r5").status is Status.SUCCEEDED
 
 
 def test_the_default_backoff_doubles_up_to_a_minute_with_jitter(store: trax.Trax) -> None:

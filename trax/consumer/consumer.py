@@ -28,7 +28,7 @@ from trax.consumer.checkpoint import REFUSED, Checkpoint
 from trax.consumer.options import check_count, check_seconds
 from trax.consumer.storage import Summary
 from trax.consumer.tracker import Status, Tracker
-from trax.errors import ConflictError, ExhaustedError, InvalidArgumentError, UnknownRecordError
+from trax.errors import ConflictError, ExhaustedError, InvalidArgumentError, ReentrantCallError, UnknownRecordError
 
 logger = logging.getLogger("trax")
 
@@ -77,6 +77,7 @@ class Consumer(ABC):
         self.ordered = ordered
         self.poll_s = poll_s
         self._stopping = False
+        self._working: set[int] = set()
         checkpoint.keep_order(ordered)
 
     # The user's part
@@ -168,6 +169,11 @@ class Consumer(ABC):
     # How it is done
 
     def _process_batch(self) -> Summary | None:
+        if threading.get_ident() in self._working:
+            text = (
+                "process(), or another method of a consumer, has called run() or process_batch() of the same consumer."
+            )
+            raise ReentrantCallError(text, reason="called from inside a call")
         if self._stopping:
             return None
         self.checkpoint.save_outcomes()
@@ -215,8 +221,9 @@ class Consumer(ABC):
 
     def _work(self, failures: list[BaseException]) -> None:
         """Work on records until the batch has ended, this consumer is to stop, or something has failed."""
-        token = uuid.uuid4().hex
+        token, thread = uuid.uuid4().hex, threading.get_ident()
         try:
+            self._working.add(thread)
             while not self._stopping and not failures:
                 if (claimed := self.checkpoint.claim(token)) is not None:
                     self._attempt(claimed)
@@ -228,6 +235,7 @@ class Consumer(ABC):
         except BaseException as error:
             failures.append(error)
         finally:
+            self._working.discard(thread)
             self.checkpoint.let_go(token)
 
     def _attempt(self, claimed: Tracker) -> None:
@@ -264,7 +272,11 @@ class Consumer(ABC):
             return self._fail(claimed, error)
 
     def _fail(self, claimed: Tracker, error: Exception) -> Tracker | None:
-        return self.checkpoint.fail(claimed, error, self.backoff(claimed.deliveries or claimed.attempts))
+        backoff_s = self.backoff(claimed.deliveries or claimed.attempts)
+        if not isinstance(backoff_s, int | float) or not backoff_s <= threading.TIMEOUT_MAX:
+            text = f"backoff() returns a number of seconds that somebody can wait for, and not {backoff_s!r}."
+            raise InvalidArgumentError(text, reason="backoff") from error
+        return self.checkpoint.fail(claimed, error, max(0, backoff_s))
 
     def _check_order(self, trackers: Iterable[Tracker]) -> None:
         for tracker in trackers:
