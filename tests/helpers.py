@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
+import traceback
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import HealthCheck, seed, settings
@@ -33,6 +37,35 @@ def kill(store: trax.Trax) -> None:
         writer.storage.abandon()
 
     writer.committer.quietly(die)  # the thread that syncs now and then dies too
+
+
+def in_forked_child(action: Callable[[], object], held: Any) -> None:
+    """Do it in a forked child, while another thread of the parent has entered ``held``; AssertionError if it fails."""
+    entered, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with held:
+            entered.set()
+            done.wait(120)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert entered.wait(60)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that a process with threads should not fork
+        child = os.fork()
+    if child == 0:
+        signal.alarm(30)  # whoever waits for a thread that is not there waits for ever
+        try:
+            action()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    done.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "the child has failed, or hangs"
 
 
 def run_machine(machine: type[RuleBasedStateMachine], *, steps: int) -> None:

@@ -385,6 +385,23 @@ def test_persist_does_not_wait_for_the_disk_until_it_is_a_whole_window_ahead(tmp
         assert numbers(tmp_path / "p.yml")["a"] >= 3
 
 
+def test_window_that_filled_while_another_was_written_is_flushed_too(tmp_path: Path) -> None:
+    gate = Gate()
+    with Positions(tmp_path / "p.yml", 3, HOUR_S, fs=gate) as positions:
+        gate.open_.clear()
+        for number in (1, 2, 3):
+            positions.persist("a", number, NOON)
+        assert gate.reached.wait(60), "the thread writes"
+        threads = [threading.Thread(target=positions.persist, args=[name, 1, NOON]) for name in ("b", "c", "d")]
+        for thread in threads:
+            thread.start()
+        assert wait_until(lambda: len(positions.states()) == 4)
+        gate.open_.set()
+        for thread in threads:
+            thread.join()
+        assert wait_until(lambda: len(numbers(tmp_path / "p.yml")) == 4), "three updates since the last flush"
+
+
 # Each fault of the model
 
 
@@ -654,6 +671,11 @@ def test_file_of_the_go_library_that_was_cut_inside_an_entry_is_refused(tmp_path
         ),
         "update_time: 2024-01-31T12:00:00Z\nevent_logs:\n"
         + "- {name: a, record_number: 1, timestamp: 2024-01-31T12:00:00Z}\n" * 2,
+        "update_time: 2024-01-31T12:00:00Z\nevent_logs: []\nevent_logs: []\n",
+        "update_time: 2024-01-31T12:00:00Z\nevent_logs:\n"
+        "- {name: a, record_number: 9, record_number: 1, timestamp: 2024-01-31T12:00:00Z}\n",
+        "update_time: 2024-01-31T12:00:00Z\nevent_logs: []\n? [a]\n: b\n",
+        "update_time: 2024-01-31T12:00:00Z\nevent_logs: []\n<<: {event_logs: []}\n",
         "update_time: &a [*a]\nevent_logs: []\n",
         "a: b: c\n",
         "!!python/object/apply:os.system [touch ran]\n",

@@ -14,12 +14,15 @@ import pytest
 
 import trax
 from tests.helpers import kill, reopen_and_check
+from tests.watching import within
+from trax import commit
 from trax.commit import Pending
 from trax.errors import CorruptionError, FinishedError, HandleError, TornTailWarning
 from trax.storage.local import compaction
 from trax.storage.local.fs import LocalFileSystem
 from trax.storage.local.layout import Layout
 from trax.testing.disks import moments
+from trax.testing.faults import FaultyFileSystem
 from trax.testing.recording import RecordingFileSystem
 from trax.unlock import OwnerFile
 
@@ -151,6 +154,56 @@ def test_a_record_that_waits_while_a_checkpoint_begins_is_synced_before_it_is_ac
     store.checkpoint(a=1)
     assert seen == [(True, None, "fsync")]
     store.close()
+
+
+@pytest.mark.parametrize("operation", ["pwrite", "fdatasync"])
+def test_after_an_interrupt_the_next_call_does_not_wait_for_the_thread_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    monkeypatch.setattr(commit, "_PATIENCE_S", 3600.0)
+    fs = FaultyFileSystem(fault=KeyboardInterrupt, kinds=(operation,))
+    store = trax.Trax(tmp_path / "s", fs=fs)
+    store.checkpoint(a=[])
+    fs._nth = fs.count
+    with pytest.raises(KeyboardInterrupt):
+        store.log(a="interrupted")
+    within(lambda: (store.log(a="next"), store.close())[1])
+    assert reopen_and_check(tmp_path / "s").recover("a", replay_log=fold) == ["interrupted", "next"]
+
+
+def test_a_place_in_the_queue_that_was_left_costs_one_call_its_patience_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that would have led next was interrupted in its sleep."""
+
+    class Interrupting:
+        def acquire(self, timeout: float) -> bool:
+            raise KeyboardInterrupt
+
+        def release(self) -> None: ...
+
+    class Sync(LocalFileSystem):
+        def fdatasync(self, fd: int) -> None:
+            super().fdatasync(fd)
+            if meanwhile:
+                meanwhile.pop()()
+
+    def come_and_go() -> None:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(commit, "_locked", Interrupting)
+            within(lambda: store.log(a="interrupted") and None)
+
+    meanwhile: list[Any] = []
+    store = trax.Trax(tmp_path / "s", fs=Sync())
+    store.checkpoint(a=[])
+    meanwhile.append(come_and_go)
+    store.log(a="first")
+    monkeypatch.setattr(commit, "_PATIENCE_S", 0.01)
+    store.log(a="patient")
+    monkeypatch.setattr(commit, "_PATIENCE_S", 3600.0)
+    within(lambda: (store.log(a="next"), store.close())[1])
+    found = reopen_and_check(tmp_path / "s").recover("a", replay_log=fold)
+    assert found == ["first", "interrupted", "patient", "next"]
 
 
 def fold(state: list[str], entry: str) -> list[str]:

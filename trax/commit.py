@@ -305,8 +305,9 @@ class Committer:
             if self._gathering is not None and len(self._queue) >= self._company:
                 self._gathering.wake()
         try:
-            if turn is not None:
-                turn.acquire(timeout=_PATIENCE_S)
+            # Nobody has come to wake it: an interrupt has taken the thread that leads, so this one takes its place.
+            if turn is not None and not turn.acquire(timeout=_PATIENCE_S):
+                leads = True
             if not pending.done:
                 self._gather(pending)
                 with self._io:
@@ -336,12 +337,13 @@ class Committer:
         self._gathering = None
 
     def _pass_on(self) -> None:
-        """Let the first of those that came meanwhile bring what is queued now."""
+        """Let the first of those that sleep bring what is queued now; if none does, the next call leads."""
         with self._mutex:
-            self._leading = bool(self._queue)
-            if self._queue:
-                self._queue[0].leads = True
-                self._queue[0].wake()
+            heir = next((pending for pending in self._queue if pending.turn is not None), None)
+            self._leading = heir is not None
+            if heir is not None:
+                heir.leads = True
+                heir.wake()
 
     # To the storage. ``_io`` is held.
 

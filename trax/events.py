@@ -170,12 +170,14 @@ class EventLog:
 
     def events(self, object: Any) -> list[Any]:
         """The events of an object in the order in which they were logged, in all streams; none: an empty list."""
+        self._store.check_open()  # before a lock that, in a forked child, nobody is there to release
         with self._lock:
             found = list(self._read_new().get(self._pack(object), ()))
         return [self._unpack(event) for _, event in found]
 
     def objects(self) -> list[Any]:
         """The objects that have events, in the order of their first ones."""
+        self._store.check_open()
         with self._lock:
             index = self._read_new()
             packed = sorted(index, key=lambda one: index[one][0][0])
@@ -193,6 +195,9 @@ class EventLog:
     def follow(self, after: int = 0) -> Follower:
         """The events behind a sequence, and later those that came since. Made for ``mode="r"`` in another process."""
         self._store.check_open()
+        if isinstance(after, bool) or not isinstance(after, int) or after < 0:
+            text = f"after is a sequence, 0 for all events, and not {after!r}."
+            raise InvalidArgumentError(text, path=self.path, reason="after")
         return Follower(self._store, after)
 
     # The end

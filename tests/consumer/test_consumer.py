@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,8 +14,9 @@ import pytest
 
 import trax
 from tests.consumer.toys import Database, MemoryStorage, Numbers, always_failing, statuses
+from tests.watching import within
 from trax.consumer import Checkpoint, Consumer, Effect, Status, Summary, Tracker
-from trax.errors import ExhaustedError, InvalidArgumentError, UnknownRecordError
+from trax.errors import ExhaustedError, InvalidArgumentError, UnknownRecordError, UnsupportedValueError
 from trax.testing.clock import ManualClock
 
 
@@ -90,6 +92,99 @@ def test_a_pointer_that_moves_without_records_is_stored(store: trax.Trax) -> Non
 
     consumer = Gaps(new(store), poll_s=0.001)
     assert (consumer.run(), consumer.processed, consumer.fetched) == ("ended", ["last"], [0, 1, 2, 3])
+
+
+def test_a_pointer_that_fetch_or_its_caller_changes_skips_nothing(store: trax.Trax) -> None:
+    """Offsets by partition, raised in place: the batch that could not be fetched or saved is fetched again."""
+    given, failing = {"p0": 0}, ["fetch", "save"]
+    checkpoint = new(store, initial_pointer=given)
+
+    class Partitions(Numbers):
+        def fetch(self, pointer: Any, limit: int) -> tuple[list[dict[str, Any]], Any]:
+            records, following = super().fetch(pointer["p0"], limit)
+            pointer["p0"] = self.size if following is None else following
+            if failing[:1] == ["fetch"]:
+                raise ConnectionError(failing.pop(0))
+            if failing[:1] == ["save"]:
+                records.append({"id": failing.pop(0), "n": object()})
+            return records, pointer if following is not None else None
+
+    consumer = Partitions(checkpoint)
+    given["p0"] = 5
+    with pytest.raises(ConnectionError):
+        consumer.run()
+    with pytest.raises(UnsupportedValueError):
+        consumer.run()
+    consumer.process_batch()
+    checkpoint.pointer["p0"] = 5
+    assert consumer.run() == "ended"
+    assert consumer.processed == [f"r{n}" for n in range(6)]
+    assert [(summary.start_pointer, summary.next_pointer) for summary in checkpoint.history()] == [
+        ({"p0": 0}, {"p0": 3}),
+        ({"p0": 3}, None),
+    ]
+
+
+def test_a_pointer_that_the_consumer_keeps_and_raises_before_it_reads_skips_nothing(store: trax.Trax) -> None:
+    class Keeps(Numbers):
+        offsets: ClassVar[dict[str, int]] = {}
+        broken = False
+
+        def fetch(self, pointer: Any, limit: int) -> tuple[list[dict[str, Any]], Any]:
+            self.offsets["p0"] = pointer["p0"] + limit
+            if self.broken:
+                self.broken = False
+                raise ConnectionError
+            return super().fetch(pointer["p0"], limit)[0], self.offsets if self.offsets["p0"] < self.size else None
+
+    consumer = Keeps(new(store, initial_pointer={"p0": 0}))
+    consumer.process_batch()
+    consumer.broken = True
+    with pytest.raises(ConnectionError):
+        consumer.run()
+    assert consumer.run() == "ended"
+    assert consumer.processed == [f"r{n}" for n in range(6)]
+
+
+def test_what_is_done_to_the_data_of_a_tracker_is_done_to_a_copy(store: trax.Trax) -> None:
+    checkpoint = new(store)
+    checkpoint.begin([("a", 1)], None)
+    pages = [1]
+    checkpoint.note("a", {"pages": pages})
+    pages.append(2)
+    checkpoint.tracker("a").data["pages"].append(3)
+    checkpoint.trackers()[0].data["pages"].append(4)
+    assert checkpoint.tracker("a").data == {"pages": [1]}
+    claimed = checkpoint.claim("worker")
+    assert claimed is not None
+    claimed.data["pages"].append(5)
+    checkpoint.note("a", {"by": "test"})
+    checkpoint.close()
+    assert new(store).tracker("a").data == {"pages": [1], "by": "test"}
+
+
+@pytest.mark.parametrize("given", [None, [{"id": "a"}, {"id": "b"}], ([{"id": "a"}],), "ab", ([{"id": "a"}], 1, 2)])
+def test_what_fetch_returns_is_a_pair(store: trax.Trax, given: Any) -> None:
+    class Returns(Numbers):
+        def fetch(self, pointer: int, limit: int) -> Any:
+            return given
+
+    before = store.last_sequence
+    with pytest.raises(InvalidArgumentError, match=r"fetch\(\) returns \(records, next_pointer\)"):
+        Returns(new(store)).process_batch()
+    assert store.last_sequence == before
+
+
+@pytest.mark.parametrize("record", [{"n": 1}, 5, "text", {}])
+def test_a_record_without_an_id_is_an_error_that_names_the_method(store: trax.Trax, record: Any) -> None:
+    class Returns(Numbers):
+        def fetch(self, pointer: int, limit: int) -> Any:
+            return [record], 1
+
+    before = store.last_sequence
+    with pytest.raises(InvalidArgumentError, match=r"has no id.*record_id\(\)"):
+        Returns(new(store)).process_batch()
+    assert store.last_sequence == before
 
 
 def test_records_are_found_by_their_item_or_attribute_or_as_the_user_says(store: trax.Trax) -> None:
@@ -212,6 +307,35 @@ def test_a_waiting_worker_goes_on_when_the_time_has_come(store: trax.Trax) -> No
     assert (consumer.run(), consumer.processed, consumer.dead) == ("ended", ["r0", "r0"], ["r0"])
 
 
+@pytest.mark.parametrize("given", [None, "1", math.inf, math.nan, 1e20])
+def test_a_backoff_that_is_no_time_is_an_error_that_names_it(store: trax.Trax, given: Any) -> None:
+    class Never(Numbers):
+        def backoff(self, attempt: int) -> float:
+            return given  # type: ignore[no-any-return]
+
+    checkpoint = new(store)
+    with pytest.raises(InvalidArgumentError, match=r"backoff\(\)") as caught:
+        Never(checkpoint, always_failing("r0")).run()
+    assert "r0 is bad" in str(caught.value.__cause__)
+    assert checkpoint.tracker("r0").attempts == 1
+    assert Numbers(checkpoint).run() == "ended"
+
+
+def test_process_does_not_run_its_own_consumer(store: trax.Trax) -> None:
+    checkpoint = new(store, max_attempts=1)
+
+    def inner(record: dict[str, Any]) -> None:
+        consumer.run() if record["n"] % 2 else consumer.process_batch()
+
+    consumer = Numbers(checkpoint, inner, workers=2)
+    within(lambda: consumer.run() and None)
+    assert consumer.dead and sorted(consumer.dead) == [f"r{n}" for n in range(6)]
+    assert "ReentrantCallError: " in checkpoint.tracker("r5").errors[0].error
+    consumer.todo = None
+    checkpoint.retry("r5")
+    assert consumer.run() == "ended" and checkpoint.tracker("r5").status is Status.SUCCEEDED
+
+
 def test_the_default_backoff_doubles_up_to_a_minute_with_jitter(store: trax.Trax) -> None:
     consumer = Numbers(new(store))
     for attempt, longest in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (1000, 60)]:
@@ -324,12 +448,25 @@ def test_in_order_a_record_waits_for_the_retries_of_the_one_before(store: trax.T
 
 def test_options_that_make_no_sense_are_refused(store: trax.Trax) -> None:
     checkpoint = new(store)
-    for options in ({"ordered": True, "workers": 2}, {"limit": 0}, {"workers": 0}, {"poll_s": 0}):
-        with pytest.raises(InvalidArgumentError):
+    wrong: list[dict[str, Any]] = [{"ordered": True, "workers": 2}]
+    wrong += [{name: value} for name in ("limit", "workers") for value in (0, 1.5, "2", True, None)]
+    wrong += [{"poll_s": value} for value in (0, -1, "1", None, True, math.nan, math.inf, timedelta(1))]
+    for options in wrong:
+        with pytest.raises(InvalidArgumentError, match="workers" if len(options) > 1 else next(iter(options))):
             Numbers(checkpoint, **options)
-    for options in ({"max_attempts": 0}, {"lease_s": 0}, {"lease_s": float("nan")}, {"history_batches": -1}):
-        with pytest.raises(InvalidArgumentError):
+    wrong = [{"max_attempts": value} for value in (0, -1, 1.5, "3", True, None)]
+    wrong += [{"lease_s": value} for value in (0, "1", math.nan, math.inf, 1e12, timedelta(seconds=900))]
+    wrong += [{"history_batches": value} for value in (-1, 0.5, None)]
+    for options in wrong:
+        with pytest.raises(InvalidArgumentError, match=next(iter(options))):
             Checkpoint(store, "other", **options)
+    for where in (None, 5, ["path"]):
+        with pytest.raises(InvalidArgumentError, match="path, a Trax, or a Storage"):
+            Checkpoint(where, "other")  # type: ignore[arg-type]
+    for stream in (None, 5, b"other"):
+        with pytest.raises(InvalidArgumentError, match="a stream is named by a str"):
+            Checkpoint(store, stream)  # type: ignore[arg-type]
+    Checkpoint(store, "other").close()
     with pytest.raises(TypeError, match="abstract"):
         Consumer(checkpoint)  # type: ignore[abstract]
 

@@ -16,6 +16,7 @@ import pytest
 import trax
 from tests.consumer.crashing import NoSync, judge, judge_the_end, new_job, open_checkpoint, run
 from tests.counting import count
+from tests.sweeping import memory
 from trax.errors import HandleError, StorageError
 from trax.testing.disks import crash_images
 from trax.testing.faults import FAULTS, FaultyFileSystem
@@ -29,9 +30,10 @@ PROGRAM = Path(__file__).with_name("crashing.py")
 @pytest.mark.parametrize(("workers", "stride"), [(1, 1), (3, STRIDE)])
 def test_sigkill_at_every_call_of_the_file_system(tmp_path: Path, workers: int, stride: int) -> None:
     print(f"TRAX_SEED={SEED} TRAX_CONSUMER_STRIDE={STRIDE}")
-    command = [sys.executable, "-W", "ignore", str(PROGRAM), *map(str, (tmp_path, workers, SEED, stride))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    with memory() as directory:
+        command = [sys.executable, "-W", "ignore", str(PROGRAM), *map(str, (directory, workers, SEED, stride))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-5000:]
     count("consumers killed", int(done.stdout))
 

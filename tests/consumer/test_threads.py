@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
@@ -15,7 +16,9 @@ import pytest
 
 import trax
 from tests.consumer.toys import Database, MemoryStorage, Numbers
-from trax.consumer import Checkpoint, Effect, Status, Tracker
+from tests.helpers import in_forked_child
+from trax.consumer import Checkpoint, Effect, Status, Tracker, local
+from trax.errors import ForkedError
 from trax.testing.consumer_storage import in_threads
 
 SEED = os.environ.get("TRAX_SEED", "20261121")
@@ -157,3 +160,32 @@ def test_processes_that_share_a_database_process_each_record_once(tmp_path: Path
     with sqlite3.connect(path) as connection:
         done = connection.execute("SELECT id, worker FROM done").fetchall()
     assert sorted(record_id for record_id, _ in done) == sorted(f"r{n}" for n in range(60))
+
+
+def test_a_forked_child_is_refused_though_other_threads_were_in_the_middle_of_a_change(tmp_path: Path) -> None:
+    """A child that ``process`` has forked, when other workers held what its calls would wait for."""
+    with trax.Trax(tmp_path / "store", sync="os") as store:
+        checkpoint = Checkpoint(store, "stream", initial_pointer=0)
+        checkpoint.begin([("a", 1), ("b", 2)], None)
+        claimed = checkpoint.claim("worker")
+        assert claimed is not None
+        progress = checkpoint._progress
+
+        def child() -> None:
+            assert checkpoint.tracker("a").status is Status.IN_PROGRESS
+            for call in (
+                lambda: checkpoint.note("a", {}),
+                lambda: checkpoint.succeed(claimed),
+                lambda: checkpoint.claim("child"),
+                lambda: Checkpoint(store, "other"),
+            ):
+                with pytest.raises(ForkedError):
+                    call()
+            checkpoint.close()
+
+        for held in (progress.monitor, local._opening):
+            in_forked_child(child, held)
+        progress._changing.add("a")  # another thread saves a change of it
+        in_forked_child(child, contextlib.nullcontext())
+        progress._changing.clear()
+        assert checkpoint.succeed(claimed) is not None

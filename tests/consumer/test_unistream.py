@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +15,10 @@ import pytest
 
 import trax
 import trax.compat.unistream as unistream
+from tests.counting import count
 from tests.helpers import kill
+from tests.sweeping import Bounds, crash_everywhere, fail_everywhere
+from trax.compat.unistream import checkpoint as checkpoint_module
 from trax.compat.unistream.checkpoint import _Home
 from trax.errors import CorruptionError, DiskFullError, DuplicateRecordError, StoreLockedError
 
@@ -320,12 +324,39 @@ def test_files_of_the_library_are_taken_over(
     assert load(place).start_pointer == 5, "from now on the store counts"
 
 
-@pytest.mark.parametrize("contents", ["", "{", "[]", "{}", '{"batch": []}', "null"])
+def test_records_of_the_library_end_where_their_lines_do_and_nowhere_else(place: Path) -> None:
+    """Unicode knows more ends of lines than a file does, and a serialized record may hold them."""
+    ids = ["a\u2028b", "c\x85d", "e\x0bf\x1c", "g"]
+    write_files(place, [tracker(one, 0, 0) for one in ids], 0, 4, [])
+    records = [Record(one, NOW.isoformat()) for one in ids]
+    lines = [json.dumps(dataclasses.asdict(record), ensure_ascii=False) for record in records]
+    (place / "records.json").write_text("\n".join(line.replace("\\u000b", "\x0b") for line in lines), encoding="utf-8")
+    assert load(place)._store.recover("records") == (place / "records.json").read_text(encoding="utf-8").split("\n")
+
+
+FIELDS = {"initial_pointer": 0, "start_pointer": 0, "next_pointer": 3, "batch_sequence": 1}
+INCOMPLETE = [
+    json.dumps({**FIELDS, **fields})
+    for fields in (
+        {},
+        {"batch": {"r0": {}}},
+        {"batch": {"r0": 1}},
+        {"batch": {"r0": tracker("r0", 99, 0)}},
+        {"batch": {"r0": {**tracker("r0", 0, 0), "create_time": "yesterday"}}},
+        {"batch": {"r0": {**tracker("r0", 0, 0), "other": 1}}},
+        {"batch": {}, "other": 1},
+    )
+] + ['{"batch": {}}']
+
+
+@pytest.mark.parametrize("contents", ["", "{", "[]", "{}", '{"batch": []}', "null", *INCOMPLETE])
 def test_a_file_that_holds_no_checkpoint_is_an_error_and_no_fresh_start(place: Path, contents: str) -> None:
     (place / "checkpoint.json").write_text(contents)
+    errors = []
     for _ in range(2):
-        with pytest.raises(CorruptionError, match="holds no checkpoint"):
+        with pytest.raises(CorruptionError, match="holds no checkpoint") as caught:
             load(place)
+        errors.append(caught.value)  # which keeps alive whatever was in hand
     (place / "checkpoint.json").unlink()
     assert load(place).batch_sequence == 0
 
@@ -391,6 +422,88 @@ def test_killed_at_any_save_it_goes_on_and_counts_every_attempt(place: Path, mon
             if not killed:
                 break
     assert tried > 25
+
+
+BATCH = [tracker("r0", 40, 1), tracker("r1", 10, 1), tracker("r2", 0, 0)]
+
+
+def library_files(path: Path) -> None:
+    write_files(path, BATCH, 0, 3, IDS)
+
+
+def use(path: Path, fs: Any, bounds: Bounds) -> None:
+    """Takes the library's files over, and saves what becomes of a record: one commit each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint_module, "Trax", lambda path: trax.Trax(path, fs=fs))
+        checkpoint = None
+        try:
+            with bounds.step():
+                checkpoint = load(path)
+            records = checkpoint.load_records(Record)
+            with bounds.step():
+                checkpoint.mark_as_succeeded(records[1])
+                checkpoint.dump_as_succeeded(records[1])
+            fresh = [Record("r3"), Record("r4")]
+            checkpoint.start_pointer = 3
+            with bounds.step():
+                checkpoint.update_for_new_batch(fresh, 5)
+                checkpoint.dump_batch(fresh)
+        finally:
+            leave()
+
+
+def judge(path: Path, acknowledged: int, issued: int) -> None:
+    checkpoint = load(path)
+    try:
+        ids = [record.id for record in checkpoint.load_records(Record)]
+        assert ids == list(checkpoint.batch), "the batch and its records are one commit"
+        steps = 3 if ids == ["r3", "r4"] else 2 if statuses(checkpoint)["r1"] == "succeeded" else 1
+        assert acknowledged <= steps <= max(1, issued)  # the take-over happens again, if it has to
+        assert (checkpoint.start_pointer, checkpoint.next_pointer) == ((3, 5) if steps == 3 else (0, 3))
+        assert json.loads((path / "checkpoint.json").read_text())["batch"]["r1"] == BATCH[1]
+        consumer = new(path, checkpoint)
+        write_source(path, 5)
+        while checkpoint.start_pointer != 5:
+            consumer.process_batch()
+        assert consumer.said == [["r1", "r2", "r3", "r4"], ["r2", "r3", "r4"], ["r3", "r4"]][steps - 1]
+    finally:
+        leave()
+
+
+def leave() -> None:
+    """Let go of the store, or leave it as a killed process does if its file system does not let it."""
+    for home in list(_Home._open.values()):
+        for _ in range(2):
+            with suppress(trax.TraxError, KeyboardInterrupt):
+                home.store.close()
+        if home.store._closed is None:
+            kill(home.store)
+        home.close()
+
+
+@pytest.mark.filterwarnings("ignore::trax.TraxWarning")
+def test_crash_at_every_storage_call_loses_no_change_and_separates_nothing() -> None:
+    count("unistream: crash", crash_everywhere(use, judge, library_files))
+
+
+@pytest.mark.filterwarnings("ignore::trax.TraxWarning", "ignore::ResourceWarning")
+def test_every_storage_call_may_fail() -> None:
+    count("unistream: failing operations", fail_everywhere(use, judge, library_files))
+
+
+def test_after_a_failed_handle_a_new_load_goes_on_though_the_old_checkpoint_is_still_there(place: Path) -> None:
+    old = load(place)
+    record = Record("r0")
+    old.update_for_new_batch([record], 1)
+    old.dump_batch([record])
+    assert old._store._writer is not None
+    old._store._writer.committer.finish(trax.errors.StorageError("the disk is gone"))
+    with pytest.raises(trax.errors.FinishedError):
+        old.dump()
+    again = load(place)
+    assert again == old
+    for checkpoint in (again, old):
+        checkpoint.dump()
 
 
 def test_a_save_that_fails_is_no_failure_of_the_record(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

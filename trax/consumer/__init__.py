@@ -16,6 +16,7 @@
 ``checkpoint.py``  :class:`Checkpoint`: what a stream's state is, and may become
 ``consumer.py``    :class:`Consumer`: the loop
 ``background.py``  the renewal of leases, and signals
+``options.py``     what a caller may ask for
 ``clock.py``       time
 
 It is imported by its own name: ``import trax`` does not.

@@ -17,10 +17,11 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from trax.consumer.clock import Clock
 from trax.consumer.local import LocalStorage
+from trax.consumer.options import check_count, check_seconds
 from trax.consumer.progress import Make, Progress
 from trax.consumer.storage import Batch, Storage, Summary
 from trax.consumer.tracker import Failure, Lease, Status, Tracker
@@ -67,16 +68,15 @@ class Checkpoint:
         history_batches: int = 20,
         clock: Clock | None = None,
     ) -> None:
-        if max_attempts < 1 or not lease_s > 0 or history_batches < 0:
-            text = "max_attempts is 1 or more, lease_s above 0, history_batches 0 or more"
-            got = f"{max_attempts!r}, {lease_s!r}, {history_batches!r}"
-            raise InvalidArgumentError(f"{text}; they are {got}.", reason="out of range")
+        check_count("max_attempts", max_attempts, 1)
+        check_seconds("lease_s", lease_s)
+        check_count("history_batches", history_batches, 0)
         self.max_attempts = max_attempts
         self.lease_s = lease_s
         self.clock = clock or Clock()
-        self._initial_pointer = initial_pointer
+        self._initial_pointer = copy.deepcopy(initial_pointer)
         self._history_batches = history_batches
-        self._storage = LocalStorage(where, stream) if isinstance(where, str | os.PathLike | Trax) else where
+        self._storage = _storage(where, stream)
         self._progress = Progress(self._storage, self.clock, max_attempts)
         self._records: Mapping[str, Any] = {}
         self._records_of = 0  # the batch, by its sequence
@@ -91,9 +91,9 @@ class Checkpoint:
 
     @property
     def pointer(self) -> Any:
-        """What the next ``fetch`` gets."""
+        """What the next ``fetch`` gets: the caller's own, who may change it."""
         batch = self._progress.batch
-        return self._initial_pointer if batch is None else batch.next_pointer
+        return copy.deepcopy(self._initial_pointer if batch is None else batch.next_pointer)
 
     @property
     def finished(self) -> bool:
@@ -113,11 +113,11 @@ class Checkpoint:
 
     def tracker(self, record_id: str) -> Tracker:
         """That of a record of the present batch; UnknownRecordError for another."""
-        return self._progress.present(record_id)
+        return self._progress.present(record_id).copied()
 
     def trackers(self) -> list[Tracker]:
         """Those of the present batch, in its order."""
-        return self._progress.all()
+        return [tracker.copied() for tracker in self._progress.all()]
 
     def unfinished(self) -> list[Tracker]:
         """Those of the records that have not ended, in the order of the batch."""
@@ -318,6 +318,15 @@ class Checkpoint:
         while (changed := self._progress.change(record_id, make)) is None:
             pass  # another process was first: look at what it has made of the record
         return changed
+
+
+def _storage(where: object, stream: str) -> Storage:
+    if isinstance(where, str | os.PathLike | Trax):
+        return LocalStorage(where, stream)
+    if not all(hasattr(where, name) for name in ("exclusive", "load", "begin", "records", "save", "close")):
+        text = f"a checkpoint is kept in a path, a Trax, or a Storage, and {where!r} is of type {type(where).__name__}."
+        raise InvalidArgumentError(text, reason="not a storage")
+    return cast(Storage, where)
 
 
 def _token(claimed: Tracker) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import random
+import reprlib
 import signal
 import threading
 import uuid
@@ -24,9 +25,10 @@ from typing import Any, Literal
 
 from trax.consumer.background import hearing, repeating
 from trax.consumer.checkpoint import REFUSED, Checkpoint
+from trax.consumer.options import check_count, check_seconds
 from trax.consumer.storage import Summary
 from trax.consumer.tracker import Status, Tracker
-from trax.errors import ConflictError, ExhaustedError, InvalidArgumentError, UnknownRecordError
+from trax.errors import ConflictError, ExhaustedError, InvalidArgumentError, ReentrantCallError, UnknownRecordError
 
 logger = logging.getLogger("trax")
 
@@ -63,9 +65,9 @@ class Consumer(ABC):
     def __init__(
         self, checkpoint: Checkpoint, *, limit: int = 100, workers: int = 1, ordered: bool = False, poll_s: float = 1.0
     ) -> None:
-        if limit < 1 or workers < 1 or not poll_s > 0:
-            text = f"limit and workers are 1 or more, poll_s above 0; they are {limit!r}, {workers!r}, {poll_s!r}."
-            raise InvalidArgumentError(text, reason="out of range")
+        check_count("limit", limit, 1)
+        check_count("workers", workers, 1)
+        check_seconds("poll_s", poll_s)
         if ordered and workers > 1:
             text = f"ordered=True has one record in progress at a time, so {workers} workers make no sense: leave one."
             raise InvalidArgumentError(text, reason="ordered with workers")
@@ -75,6 +77,7 @@ class Consumer(ABC):
         self.ordered = ordered
         self.poll_s = poll_s
         self._stopping = False
+        self._working: set[int] = set()
         checkpoint.keep_order(ordered)
 
     # The user's part
@@ -84,6 +87,7 @@ class Consumer(ABC):
         """Records from ``pointer`` on, about ``limit`` of them, and the pointer to what follows; None: the stream ends.
 
         Nothing new: no records and the same pointer. Called again with the same pointer until the batch is saved.
+        The pointer is yours to change.
         """
 
     @abstractmethod
@@ -107,7 +111,11 @@ class Consumer(ABC):
 
     def record_id(self, record: Any) -> str:
         """The id of a record, a ``str``, once in its batch: its item ``id`` if it is a mapping, else its attribute."""
-        found: str = record["id"] if isinstance(record, Mapping) else record.id
+        try:
+            found: str = record["id"] if isinstance(record, Mapping) else record.id
+        except (KeyError, AttributeError) as error:
+            text = f"{reprlib.repr(record)} has no id: give it an item or attribute 'id', or define record_id()."
+            raise InvalidArgumentError(text, reason="no id") from error
         return found
 
     def on_record(self, record: Any, tracker: Tracker) -> None:  # noqa: B027 (most have none)
@@ -161,6 +169,11 @@ class Consumer(ABC):
     # How it is done
 
     def _process_batch(self) -> Summary | None:
+        if threading.get_ident() in self._working:
+            text = (
+                "process(), or another method of a consumer, has called run() or process_batch() of the same consumer."
+            )
+            raise ReentrantCallError(text, reason="called from inside a call")
         if self._stopping:
             return None
         self.checkpoint.save_outcomes()
@@ -180,10 +193,9 @@ class Consumer(ABC):
         """Fetch the next batch; whether there is one to work on."""
         if self.checkpoint.ended:
             return False
-        pointer = self.checkpoint.pointer
-        fetched, next_pointer = self.fetch(pointer, self.limit)
+        fetched, next_pointer = _pair(self.fetch(self.checkpoint.pointer, self.limit))
         records = [(self.record_id(record), record) for record in fetched]
-        if not records and next_pointer is not None and next_pointer == pointer:
+        if not records and next_pointer is not None and next_pointer == self.checkpoint.pointer:
             return False
         return self.checkpoint.begin(records, next_pointer) or not self.checkpoint.finished
 
@@ -209,8 +221,9 @@ class Consumer(ABC):
 
     def _work(self, failures: list[BaseException]) -> None:
         """Work on records until the batch has ended, this consumer is to stop, or something has failed."""
-        token = uuid.uuid4().hex
+        token, thread = uuid.uuid4().hex, threading.get_ident()
         try:
+            self._working.add(thread)
             while not self._stopping and not failures:
                 if (claimed := self.checkpoint.claim(token)) is not None:
                     self._attempt(claimed)
@@ -222,6 +235,7 @@ class Consumer(ABC):
         except BaseException as error:
             failures.append(error)
         finally:
+            self._working.discard(thread)
             self.checkpoint.let_go(token)
 
     def _attempt(self, claimed: Tracker) -> None:
@@ -258,7 +272,11 @@ class Consumer(ABC):
             return self._fail(claimed, error)
 
     def _fail(self, claimed: Tracker, error: Exception) -> Tracker | None:
-        return self.checkpoint.fail(claimed, error, self.backoff(claimed.deliveries or claimed.attempts))
+        backoff_s = self.backoff(claimed.deliveries or claimed.attempts)
+        if not isinstance(backoff_s, int | float) or not backoff_s <= threading.TIMEOUT_MAX:
+            text = f"backoff() returns a number of seconds that somebody can wait for, and not {backoff_s!r}."
+            raise InvalidArgumentError(text, reason="backoff") from error
+        return self.checkpoint.fail(claimed, error, max(0, backoff_s))
 
     def _check_order(self, trackers: Iterable[Tracker]) -> None:
         for tracker in trackers:
@@ -287,3 +305,12 @@ class Consumer(ABC):
         while not self._stopping and (seconds := (until - clock.now()).total_seconds()) > 0:
             with condition:
                 clock.wait(condition, min(seconds, _SLICE_S))
+
+
+def _pair(fetched: object) -> tuple[Iterable[Any], Any]:
+    if isinstance(fetched, tuple) and len(fetched) == 2:
+        records = fetched[0]
+        if isinstance(records, Iterable) and not isinstance(records, str | bytes | Mapping):
+            return fetched
+    text = f"fetch() returns (records, next_pointer), the records one after the other, not {reprlib.repr(fetched)}."
+    raise InvalidArgumentError(text, reason="not a pair")

@@ -41,6 +41,9 @@ class LocalStorage:
     """
 
     def __init__(self, where: str | os.PathLike[str] | Trax, stream: str) -> None:
+        if not isinstance(stream, str):
+            text = f"a stream is named by a str, and {stream!r} is of type {type(stream).__name__}."
+            raise InvalidArgumentError(text, reason="not a str")
         self._status = layer_name(_LAYER, _STATUS + stream)
         self._records = layer_name(_LAYER, _RECORDS + stream)
         self._stream = stream
@@ -126,6 +129,14 @@ class LocalStorage:
             except BaseException:
                 self._sure = False
                 raise
+
+
+def _after_fork_in_child() -> None:
+    global _opening
+    _opening = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def streams(store: Trax) -> list[str]:

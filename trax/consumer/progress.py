@@ -13,7 +13,10 @@ Invariants:
 
 from __future__ import annotations
 
+import copy
+import os
 import threading
+import weakref
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any
@@ -43,6 +46,7 @@ class Progress:
         self._agenda = Agenda()
         self._changing: set[str] = set()
         self._held: dict[str, str] = {}  # record id: the token of the lease under which it is worked on here
+        _all.add(self)
 
     # Looking
 
@@ -167,7 +171,7 @@ class Progress:
     def _put(self, changed: Tracker) -> None:
         with self.monitor:
             if self.batch is not None and self.batch.sequence == changed.batch:
-                self._trackers[changed.record_id] = changed
+                self._trackers[changed.record_id] = changed.copied()
                 self._note(changed.record_id)
 
     def begin(self, batch: Batch, records: Mapping[str, Any]) -> bool:
@@ -179,7 +183,7 @@ class Progress:
             except ConflictError:
                 self.take(self._storage.load())
                 return False
-            self.take((batch, {}))
+            self.take((copy.deepcopy(batch), {}))  # the caller may go on changing the pointer
             return True
 
     def wait(self, at_most_s: float) -> None:
@@ -189,3 +193,19 @@ class Progress:
             seconds = at_most_s if due is None else min(at_most_s, (due - self._clock.now()).total_seconds())
             if self._unfinished and seconds > 0:
                 self._clock.wait(self.monitor, seconds)
+
+    def _after_fork_in_child(self) -> None:
+        """Of other threads nothing remains: neither do their locks, nor the changes that they were saving."""
+        self.monitor = threading.Condition()
+        self._changing.clear()
+
+
+_all: weakref.WeakSet[Progress] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for progress in list(_all):
+        progress._after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

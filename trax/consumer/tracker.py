@@ -20,6 +20,7 @@ Invariants:
 
 from __future__ import annotations
 
+import copy
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -98,6 +99,10 @@ class Tracker:
         if self.status is Status.EXHAUSTED:
             return self.delivered is not None
         return self.status in (Status.SUCCEEDED, Status.IGNORED)
+
+    def copied(self) -> Tracker:
+        """The same, with data of its own."""
+        return replace(self, data=copy.deepcopy(self.data)) if self.data else self
 
     def is_held_by(self, token: str | None) -> bool:
         return self.lease is not None and self.lease.token == token

@@ -101,7 +101,21 @@ def _yaml() -> tuple[Any, Any, Any]:
     dumper: Any = type("Dumper", (getattr(yaml, "CSafeDumper", yaml.SafeDumper),), {})
     dumper.add_representer(_Time, lambda self, time: self.represent_scalar("tag:yaml.org,2002:timestamp", str(time)))
     dumper.add_representer(str, _represent_text)
-    return yaml, dumper, getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    base: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    loader = type("Loader", (base,), {"construct_mapping": _construct_fields(base)})
+    return yaml, dumper, loader
+
+
+def _construct_fields(base: Any) -> Any:
+    """A mapping, of which YAML would take the last of two fields with one name, without a word."""
+
+    def construct_mapping(loader: Any, node: Any, deep: bool = False) -> Any:
+        fields = base.construct_mapping(loader, node, deep)
+        if len(fields) < len(node.value):
+            raise ValueError(f"a field stands twice in the entry that begins in line {node.start_mark.line + 1}")
+        return fields
+
+    return construct_mapping
 
 
 def _represent_text(dumper: Any, text: str) -> Any:

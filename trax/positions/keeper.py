@@ -158,6 +158,9 @@ class Keeper:
                 raise
             with self._condition:
                 self._unflushed -= unflushed
+                if self._unflushed >= self._max_updates:  # came meanwhile, from threads that waited for this write
+                    self._due = self._clock.monotonic()
+                    self._condition.notify_all()
 
     def _flush_when_due(self) -> None:
         while self._wait_until_due():

@@ -11,19 +11,21 @@ import json
 import traceback
 import uuid
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeAlias, TypeVar
 
 from trax.compat.unistream.records import BaseRecord
-from trax.errors import CorruptionError, DuplicateRecordError
+from trax.errors import CorruptionError, DuplicateRecordError, HandleError, TraxError
 from trax.store import Trax
 
 T_POINTER: TypeAlias = str | int
 EPOCH_STR = datetime.fromtimestamp(0, UTC).isoformat()
 R = TypeVar("R", bound=BaseRecord)
+C = TypeVar("C", bound="SimpleCheckpoint")
 
 
 class StatusEnum(IntEnum):
@@ -75,6 +77,12 @@ class Tracker:
     @property
     def lock_expire_datetime(self) -> datetime:
         return datetime.fromisoformat(self.lock_expire_time)
+
+    def check(self) -> None:
+        """ValueError or TypeError if a field holds what it can't."""
+        StatusEnum(self.status)
+        for time in (self.create_time, self.update_time, self.lock_time, self.lock_expire_time):
+            datetime.fromisoformat(time)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -264,23 +272,23 @@ class SimpleCheckpoint(BaseCheckPoint):
             "checkpoint_file": str(checkpoint_file),
             "records_file": str(records_file),
         }
-        home = _Home.of(checkpoint_file)
-        plain = home.load()
-        if plain is None:
-            plain = home.take_over(Path(checkpoint_file), Path(records_file))
-        if plain is not None:
-            saved = cls.from_dict({**plain, **configuration})
+        with _Home.loading(checkpoint_file) as home:
+            plain = home.load()
+            if plain is not None:
+                saved = cls.from_dict({**plain, **configuration})
+            elif Path(checkpoint_file).exists():
+                saved = home.take_over(cls, configuration)
+            else:
+                saved = cls(
+                    start_pointer=initial_pointer if start_pointer is None else start_pointer,
+                    next_pointer=next_pointer,
+                    batch_sequence=batch_sequence,
+                    batch={} if batch is None else batch,
+                    **configuration,
+                )
+                saved.dump()
             saved._home = home
             return saved
-        new = cls(
-            start_pointer=initial_pointer if start_pointer is None else start_pointer,
-            next_pointer=next_pointer,
-            batch_sequence=batch_sequence,
-            batch={} if batch is None else batch,
-            **configuration,
-        )
-        new.dump()
-        return new
 
     def dump(self) -> None:
         self._store.checkpoint(checkpoint=self.to_dict())
@@ -313,7 +321,34 @@ class _Home:
 
     def __init__(self, path: Path) -> None:
         self.store = Trax(path)
-        weakref.finalize(self, self.store.close)
+        self._path = path
+        self._finalizer = weakref.finalize(self, self.store.close)
+
+    @classmethod
+    @contextmanager
+    def loading(cls, checkpoint_file: str) -> Iterator[_Home]:
+        """A home whose store can be used; let go of at once if the block raises and nobody else has it."""
+        others = set(cls._open.values())
+        home = cls.of(checkpoint_file)
+        try:
+            if home in others:
+                home.store.sync()
+        except HandleError:  # it has failed, and whoever still holds it can no more use it: begin where it has ended
+            others.discard(home)
+            home.close()
+            home = cls.of(checkpoint_file)
+        try:
+            yield home
+        except BaseException:
+            if home not in others:
+                home.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the store; whoever asks next gets another home."""
+        self._open.pop(self._path, None)
+        with suppress(TraxError):  # what has failed was raised where it failed
+            self._finalizer()
 
     @classmethod
     def of(cls, checkpoint_file: str) -> _Home:
@@ -329,19 +364,23 @@ class _Home:
         plain: dict[str, Any] = self.store.recover("checkpoint", replay_log=_with_tracker)
         return plain
 
-    def take_over(self, checkpoint: Path, records: Path) -> dict[str, Any] | None:
-        """Store, in one commit, what the library's two files hold; None if there are none."""
-        if not checkpoint.exists():
-            return None
+    def take_over(self, kind: type[C], configuration: dict[str, Any]) -> C:
+        """Store, in one commit, what the library's two files hold, if it is a checkpoint."""
+        path, records = Path(configuration["checkpoint_file"]), Path(configuration["records_file"])
         try:
-            plain: dict[str, Any] = json.loads(checkpoint.read_text(encoding="utf-8"))
-            plain["batch"].items()
+            plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            found = kind.from_dict({**plain, **configuration})
+            for tracker in found.batch.values():
+                tracker.check()
+            texts: list[str] = []
+            if records.exists():
+                with records.open(encoding="utf-8") as file:  # str.splitlines() knows more ends of lines
+                    texts = [line.removesuffix("\n") for line in file]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            text = f"{checkpoint} holds no checkpoint; a crash may have cut it off: {error}. Restore it, or remove it."
-            raise CorruptionError(text, path=checkpoint, reason="no checkpoint") from error
-        texts = records.read_text(encoding="utf-8").splitlines() if records.exists() else []
+            text = f"{path} holds no checkpoint; a crash may have cut it off: {error}. Restore it, or remove it."
+            raise CorruptionError(text, path=path, reason="no checkpoint") from error
         self.store.checkpoint(checkpoint=plain, records=texts)
-        return plain
+        return found
 
 
 def _with_tracker(plain: dict[str, Any], tracker: dict[str, Any]) -> dict[str, Any]:
