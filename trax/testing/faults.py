@@ -109,7 +109,10 @@ class FaultyFileSystem(LocalFileSystem):
                 result = method(*arguments, **keywords)
                 if kind in ("open", "create") and isinstance(error, OSError):
                     self._inner.close(result)  # with an error comes no descriptor; an interrupt leaves one behind
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # or this frame and the error would hold each other, and with them all that was called
 
         return call
 

@@ -14,7 +14,7 @@ import warnings
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
-from trax.errors import LockWarning, StoreLockedError
+from trax.errors import LockWarning, StoreLockedError, TraxError
 from trax.storage.local.fs import FileSystem, write_all
 from trax.storage.local.owner import Owner, decode_owner, describe, encode_owner, is_gone, this_process
 from trax.storage.local.refusal import asking
@@ -49,9 +49,9 @@ class WriterLock:
     """Held from construction to ``release``; StoreLockedError says who holds it."""
 
     def __init__(self, fs: FileSystem, layout: Lockable, words: Words = _OF_A_STORE) -> None:
-        self._fs, self._layout, self._words = fs, layout, words
         self._fd: int | None = None
         self.real = True
+        self._fs, self._layout, self._words = fs, layout, words
         self._owner = this_process()
         with asking("lock", layout.lock):
             self._take()
@@ -68,6 +68,13 @@ class WriterLock:
             elif not self.real and read_owner_file(self._fs, self._layout) == self._owner:
                 self._fs.unlink(self._layout.owner)  # unless another has taken over meanwhile: then it is its file
         self.real = True
+
+    def __del__(self) -> None:
+        # An interrupt may take the lock out of every hand between its taking and the first ``try`` that knows of it. A
+        # descriptor is closed then; an owner file would keep this process out of its own store until it ends.
+        if self._fd is None and not self.real and self._owner["pid"] == os.getpid():
+            with suppress(TraxError):
+                self.release()
 
     def abandon(self) -> None:
         """In a forked child: drop the descriptor. Unlocking it would unlock the parent, whose lock it is."""
