@@ -21,7 +21,7 @@ import pytest
 
 import trax
 from tests.counting import count
-from tests.faulty import FaultyJob, Scenario, Sweep, noted
+from tests.faulty import FaultyJob, LocklessFileSystem, Scenario, Sweep, noted
 from tests.helpers import GatedFileSystem, reopen_and_check
 from tests.interrupting import Place, Steps
 from tests.watching import within
@@ -38,6 +38,7 @@ CALLS = {
     "open": Scenario("!open log checkpoint close", "open fill large log close"),
     "open after a kill": Scenario("!open log checkpoint close", "open fill log log kill"),
     "open after a tear": Scenario("!open log checkpoint close", "open fill log log kill tear", keep=2),
+    "open, without locks": Scenario("!open log close", "open fill log close", file_system=LocklessFileSystem),
     "log": Scenario("open !log log checkpoint close", "open fill log close"),
     "log as lines": Scenario("open !log log checkpoint close", "open fill log close", codec="json"),
     "log, lazily": Scenario("open log !log log sync close", "open fill log close", sync="os"),
@@ -64,6 +65,9 @@ CALLS = {
     "close": Scenario("open log !close open log checkpoint close", "open fill log close"),
     "close, lazily": Scenario("open log log !close open log checkpoint close", "open fill log close", sync="os"),
     "close with a checkpoint in flight": Scenario("open flight log !close open log close", "open fill log close"),
+    "close, without locks": Scenario(
+        "open log !close open log close", "open fill log close", file_system=LocklessFileSystem
+    ),
     "end of a with block": Scenario("open log !leave open log checkpoint close", "open fill log close"),
 }
 
