@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+import trax
+from tests.crashing import MEMORY, make_small
 
 # Children run in other directories; a relative PYTHONPATH must still mean this one there.
 if paths := os.environ.get("PYTHONPATH"):
@@ -14,6 +21,15 @@ if paths := os.environ.get("PYTHONPATH"):
 # The time of one example says nothing here: an fsync may take a hundred times longer than its neighbour.
 settings.register_profile("trax", deadline=None, print_blob=True)
 settings.load_profile("trax")
+
+
+@pytest.fixture
+def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory in memory, for searches whose crashes are modelled; small jobs do what only large ones would."""
+    make_small(monkeypatch)
+    with tempfile.TemporaryDirectory(dir=MEMORY) as directory, warnings.catch_warnings():
+        warnings.simplefilter("ignore", trax.TraxWarning)
+        yield Path(directory)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -364,9 +364,14 @@ class Search:
             yield outcomes.sample(self.dice)
 
     def _lay_out(self, image: Image) -> None:
-        shutil.rmtree(self.scratch, ignore_errors=True)
-        self.scratch.mkdir(parents=True)
-        image.lay_out(self.scratch)
+        lay_out(image, self.scratch)
+
+
+def lay_out(image: Image, path: Path) -> None:
+    """Make an image real, in place of whatever is there."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    image.lay_out(path)
 
 
 def _second_life(path: Path, demand: Demand, fs: RecordingFileSystem) -> None:

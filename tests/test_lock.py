@@ -6,6 +6,7 @@ Where the file system has no locks, an owner file, which is not taken from anybo
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import subprocess
@@ -21,7 +22,11 @@ import trax
 from tests.helpers import kill
 from tests.test_pitfalls import Stubborn
 from trax import errors
-from trax.storage.local.owner import this_process
+from trax.storage.local.fs import LocalFileSystem
+from trax.storage.local.layout import Layout
+from trax.storage.local.lock import WriterLock
+from trax.storage.local.owner import is_this_process, this_process
+from trax.testing.faults import FAULTS, OPERATIONS, FaultyFileSystem
 
 
 def no_locks(number: int = errno.ENOLCK) -> Stubborn:
@@ -108,6 +113,87 @@ def test_an_earlier_run_of_the_same_scheduler_job_is_replaced(tmp_path: Path, mo
             else:
                 with pytest.raises(errors.StoreLockedError, match=f"job {job}"):
                     trax.Trax(tmp_path / "s", fs=no_locks())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("once", [True, False], ids=["once", "always"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, FAULTS["EIO"]], ids=["Ctrl-C", "memory", "EIO"])
+def test_an_opening_that_failed_leaves_no_owner_file_that_keeps_its_own_process_out(
+    tmp_path: Path, error: Callable[[], BaseException], once: bool
+) -> None:
+    """It comes at any operation, when the system has done what it was asked for."""
+    kinds = OPERATIONS if error is FAULTS["EIO"] else (*OPERATIONS, "close")
+    with warnings.catch_warnings(action="ignore"):
+        trax.Trax(tmp_path / "s", fs=(counting := FaultyFileSystem(kinds=kinds, inner=no_locks()))).close()
+        for nth in range(counting.count):
+            fs = FaultyFileSystem(nth, error, once=once, after=True, kinds=kinds, inner=no_locks())
+            try:
+                trax.Trax(tmp_path / "s", fs=fs).close()
+            except (KeyboardInterrupt, MemoryError, errors.StorageError, errors.FinishedError):
+                assert fs.failed
+            gc.collect(1)  # the error that says that there are no locks keeps the frames in which it was raised
+            owner = tmp_path / "s" / "owner"
+            if not once and owner.exists():
+                assert is_this_process(owner_of(tmp_path / "s")), "nothing could be removed; it says whose it was"
+                owner.unlink()
+            trax.Trax(tmp_path / "s", fs=no_locks()).close()
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_without_links_the_owner_file_is_made_at_once(tmp_path: Path, number: int) -> None:
+    fs = FaultyFileSystem(0, lambda: OSError(number, os.strerror(number)), kinds=("link",), inner=no_locks())
+    with warnings.catch_warnings(action="ignore"), trax.Trax(tmp_path / "s", fs=fs):
+        assert fs.failed == ["link"]
+        assert is_this_process(owner_of(tmp_path / "s"))
+        assert [path.name for path in (tmp_path / "s").glob("owner*")] == ["owner"]
+        with pytest.raises(errors.StoreLockedError, match="this very process"):
+            trax.Trax(tmp_path / "s", fs=no_locks())
+
+
+def test_a_crash_while_the_owner_file_is_made_leaves_none_that_names_nobody(tmp_path: Path) -> None:
+    """A link whose answer was lost is reported as one that was there before."""
+
+    class Answers(LocalFileSystem):
+        def lock(self, fd: int) -> bool:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+        def link(self, source: str, target: str) -> None:
+            assert json.loads(Path(source).read_bytes())["pid"] == os.getpid(), "it says whose it is before it is there"
+            super().link(source, target)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+    with warnings.catch_warnings(action="ignore"), trax.Trax(tmp_path / "s", fs=Answers()) as store:
+        store.log(a=1)
+    assert not (tmp_path / "s" / "owner").exists()
+
+
+def test_an_owner_file_that_could_not_be_removed_is_removed_when_the_handle_is_dropped(tmp_path: Path) -> None:
+    fs = FaultyFileSystem(kinds=("unlink",), inner=no_locks())
+    with warnings.catch_warnings(action="ignore"):
+        store = trax.Trax(tmp_path / "s", fs=fs)
+        store.log(a=1)
+        fs.fail_at(fs.count, FAULTS["EIO"])
+        with pytest.raises(errors.StorageError, match="could not unlock"):
+            store.close()
+        with pytest.raises(errors.StoreLockedError, match="this very process"):
+            trax.Trax(tmp_path / "s", fs=no_locks())
+        del store
+        gc.collect()
+        with trax.Trax(tmp_path / "s", fs=no_locks()) as again:
+            assert [entry for _, entry in again.entries("a")] == [1]
+
+
+def test_a_lock_that_a_forked_child_drops_stays_with_its_parent(tmp_path: Path) -> None:
+    with warnings.catch_warnings(action="ignore"):
+        lock = WriterLock(no_locks(), Layout(tmp_path))
+        if (child := os.fork()) == 0:
+            del lock
+            gc.collect()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert owner_of(tmp_path)["pid"] == os.getpid()
+        lock.release()
+        assert not (tmp_path / "owner").exists()
 
 
 def test_a_writer_that_was_replaced_while_idle_writes_over_nothing(tmp_path: Path) -> None:

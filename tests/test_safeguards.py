@@ -294,6 +294,13 @@ def test_a_store_that_was_just_created_needs_no_recovery_after_a_power_loss(tmp_
 
 
 class WithoutLocks(RecordingFileSystem):
+    links = True
+
+    def link(self, source: str, target: str) -> None:
+        if not self.links:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        super().link(source, target)
+
     def lock(self, fd: int) -> bool:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -301,9 +308,11 @@ class WithoutLocks(RecordingFileSystem):
         return self.lock(fd)
 
 
-def test_an_owner_file_still_says_who_after_a_power_loss(tmp_path: Path) -> None:
+@pytest.mark.parametrize("links", [True, False])
+def test_an_owner_file_still_says_who_after_a_power_loss(tmp_path: Path, links: bool) -> None:
     (tmp_path / "run").mkdir()
     fs = WithoutLocks(tmp_path / "run")
+    fs.links = links
     with warnings.catch_warnings(action="ignore"):
         kill(trax.Trax(tmp_path / "run" / "s", fs=fs))
     before = (tmp_path / "run" / "s" / "owner").read_bytes()

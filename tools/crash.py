@@ -44,7 +44,9 @@ SEARCHES = [
     Search("real file systems", ("tests/test_real_disks.py",), {"TRAX_SHUTDOWNS": "40"}),
     Search("SIGKILL", ("tests/test_sigkill.py", "tests/test_examples.py"), {"TRAX_KILLS": "120"}),
     Search("fuzzing", ("tests/test_fuzz.py",), {"TRAX_FUZZ": "20"}),
-    Search("faults", ("tests/test_faults.py",)),
+    Search("failing operations", ("tests/test_faults.py",), {"TRAX_FAULT_STRIDE": "6"}),
+    Search("failing fsyncs", ("tests/test_fsync_failures.py",), {"TRAX_FAULT_STRIDE": "4"}),
+    Search("interrupts", ("tests/test_interrupts.py",), {"TRAX_FAULT_STRIDE": "4"}),
     Search(
         "layers",
         ("tests/test_events.py", "tests/test_positions.py", "tests/test_compat_checkpoint_logger.py", "tests/consumer"),

@@ -11,7 +11,8 @@ How a job is cut off, from the inside out: ``recording`` is a file system that w
 run; ``disks`` are the states in which a power loss may leave the disk after any of them; ``cutting`` puts a file system
 under the job's stores that counts the places where it may be cut off (``points``), and leaves there what the cut
 leaves; ``runs`` is one run of the job in a process of its own; ``endings`` compares what two runs have left
-(``differences``); ``crash`` goes through all of it. ``faults`` is a file system that fails when it is told to.
+(``differences``); ``crash`` goes through all of it. ``faults`` is a file system that fails when it is told to,
+and ``fsyncs`` one whose fsyncs fail and lose what they were to write.
 
 For who writes a storage for :mod:`trax.consumer`: ``consumer_storage`` is what each must do, as tests to inherit, and
 ``clock`` is time for tests of consumers, which passes when they say so.

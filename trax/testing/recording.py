@@ -62,6 +62,24 @@ class Image:
         return hash((names, frozenset(self.directories)))
 
 
+def image_of(root: str | os.PathLike[str]) -> Image:
+    """What there is below a directory."""
+    image = Image()
+    root = os.path.abspath(os.fspath(root))
+    numbers: dict[tuple[int, int], int] = {}
+    for directory, directories, files in os.walk(root):
+        image.directories.update(os.path.relpath(os.path.join(directory, entry), root) for entry in directories)
+        for entry in files:
+            path = os.path.join(directory, entry)
+            status = os.stat(path)
+            number = numbers.setdefault((status.st_dev, status.st_ino), len(numbers))
+            image.names[os.path.relpath(path, root)] = number
+            if number not in image.contents:
+                with open(path, "rb") as handle:
+                    image.contents[number] = handle.read()
+    return image
+
+
 def names_after(start: Image, operations: Sequence[Operation]) -> dict[str, int]:
     """Which names lead to which files, as the operating system sees it, when all of the operations are done."""
     names = dict(start.names)
@@ -99,33 +117,26 @@ class RecordingFileSystem(LocalFileSystem):
     ) -> None:
         self.root = os.path.abspath(os.fspath(root))
         self.operations: list[Operation] = []
-        self.start = Image()
+        # By plain numbers: what is held here must not keep a file open that nobody else holds any more.
         self._open: dict[int, int] = {}
         self._names: dict[str, int] = {}
         self._next = 0
         self._guard = threading.RLock()
         if goes_on is None:
-            self._look_around()
+            self.start = image_of(self.root)
+            self._names, self._next = dict(self.start.names), len(self.start.contents)
         else:
             self.start, self.operations = goes_on[0], list(goes_on[1])
             self._names = dict(names_after(self.start, self.operations))
             numbers = [operation.file for operation in self.operations]
             self._next = 1 + max([-1, *self.start.contents, *numbers])
 
-    def _look_around(self) -> None:
-        numbers: dict[tuple[int, int], int] = {}
-        for directory, directories, files in os.walk(self.root):
-            for entry in directories:
-                self.start.directories.add(self._relative(os.path.join(directory, entry)))
-            for entry in files:
-                path = os.path.join(directory, entry)
-                number = numbers.setdefault(self.identity(path), len(numbers))
-                self._names[self._relative(path)] = number
-                if number not in self.start.contents:
-                    with open(path, "rb") as handle:
-                        self.start.contents[number] = handle.read()
-        self._next = len(numbers)
-        self.start.names = dict(self._names)
+    @property
+    def open_files(self) -> list[str]:
+        """The names of the files that were opened and not closed."""
+        with self._guard:
+            numbers = {*self._open.values()}
+            return sorted(path for path, number in self._names.items() if number in numbers)
 
     def note(self, note: Any) -> None:
         """Write down something that is not an operation, such as what has been acknowledged."""
@@ -134,14 +145,14 @@ class RecordingFileSystem(LocalFileSystem):
     def open(self, path: str, *, write: bool = False) -> int:
         with self._guard:
             fd = super().open(path, write=write)
-            self._open[fd] = self._names[self._relative(path)]
+            self._open[int(fd)] = self._names[self._relative(path)]
             return fd
 
     def create(self, path: str, mode: int | None = None) -> int:
         with self._guard:
             fd = super().create(path, mode)
             relative = self._relative(path)
-            self._open[fd] = self._names[relative] = self._next
+            self._open[int(fd)] = self._names[relative] = self._next
             self._record(Operation("create", file=self._next, path=relative))
             self._next += 1
             return fd
@@ -201,6 +212,11 @@ class RecordingFileSystem(LocalFileSystem):
         with self._guard:
             super().mkdir(path, mode)
             self._record(Operation("mkdir", path=self._relative(path)))
+
+    def rmdir(self, path: str) -> None:
+        with self._guard:
+            super().rmdir(path)
+            self._record(Operation("rmdir", path=self._relative(path)))
 
     def fsync_directory(self, path: str) -> None:
         with self._guard:

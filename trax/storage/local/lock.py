@@ -14,12 +14,13 @@ import warnings
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
-from trax.errors import LockWarning, StoreLockedError
-from trax.storage.local.fs import FileSystem, write_all
+from trax.errors import LockWarning, StoreLockedError, TraxError
+from trax.storage.local.fs import FileSystem, write_all, write_file
 from trax.storage.local.owner import Owner, decode_owner, describe, encode_owner, is_gone, this_process
 from trax.storage.local.refusal import asking
 
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 _OWNER_BYTES = 4096
 
 
@@ -48,10 +49,11 @@ _OF_A_STORE = Words()
 class WriterLock:
     """Held from construction to ``release``; StoreLockedError says who holds it."""
 
+    _fd: int | None = None
+    real = True
+
     def __init__(self, fs: FileSystem, layout: Lockable, words: Words = _OF_A_STORE) -> None:
         self._fs, self._layout, self._words = fs, layout, words
-        self._fd: int | None = None
-        self.real = True
         self._owner = this_process()
         with asking("lock", layout.lock):
             self._take()
@@ -68,6 +70,13 @@ class WriterLock:
             elif not self.real and read_owner_file(self._fs, self._layout) == self._owner:
                 self._fs.unlink(self._layout.owner)  # unless another has taken over meanwhile: then it is its file
         self.real = True
+
+    def __del__(self) -> None:
+        # An interrupt may take the lock out of every hand between its taking and the first ``try`` that knows of it. A
+        # descriptor is closed then; an owner file would keep this process out of its own store until it ends.
+        if self._fd is None and not self.real and self._owner["pid"] == os.getpid():
+            with suppress(TraxError):
+                self.release()
 
     def abandon(self) -> None:
         """In a forked child: drop the descriptor. Unlocking it would unlock the parent, whose lock it is."""
@@ -118,10 +127,31 @@ class WriterLock:
             raise
 
     def _create_owner_file(self) -> None:
+        """FileExistsError if there is one, of somebody else."""
+        # Under another name first: nothing that comes in between, no crash and no lost answer of a server, may leave a
+        # file that does not say whose it is, for nobody could tell that its owner is gone.
+        written = f"{self._layout.owner}.{int(self._owner['handle'], 16)}"
+        try:
+            # Makes durable too: who the owner is, for whoever finds the file after a power loss.
+            self._fs.close(write_file(self._fs, written, encode_owner(self._owner)))
+            self._fs.link(written, self._layout.owner)
+        except FileExistsError:
+            if read_owner_file(self._fs, self._layout) != self._owner:  # a server may say it of what it has just done
+                raise
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self._create_owner_file_at_once()
+        finally:
+            with suppress(OSError):
+                self._fs.unlink(written)
+
+    def _create_owner_file_at_once(self) -> None:
+        """Where a file has one name only."""
         fd = self._fs.create(self._layout.owner)
         try:
             write_all(self._fs, fd, encode_owner(self._owner), 0)
-            self._fs.fsync(fd)  # makes durable: who the owner is, for whoever finds the file after a power loss
+            self._fs.fsync(fd)  # makes durable: who the owner is
         except BaseException:
             with suppress(OSError):
                 self._fs.unlink(self._layout.owner)  # it may say of nobody that he is the owner
