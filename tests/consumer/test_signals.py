@@ -28,6 +28,11 @@ class Waits(Consumer):
         os.write(1, f"{record['id']}\\n".encode())
         os.read(0, 1)
 
+    def stop(self):
+        super().stop()
+        if self.workers > 1:  # the others go on until the main thread has heard the signal
+            os.write(1, b"stopping\\n")
+
 before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
 with Checkpoint(sys.argv[1], "stream", initial_pointer=0) as checkpoint:
     print(Waits(checkpoint, workers=int(sys.argv[2]), poll_s=1000).run(), flush=True)
@@ -89,6 +94,7 @@ def test_a_signal_ends_several_workers_when_their_records_have_ended(tmp_path: P
     child = Child(tmp_path / "store", workers=2)
     assert {child.says(), child.says()} == {"r0", "r1"}
     child.process.send_signal(signal.SIGTERM)
+    assert child.says() == "stopping"
     child.go_on()
     child.go_on()
     assert child.end() == ("stopped\n", "", 0)
@@ -123,7 +129,7 @@ def test_a_second_ctrl_c_stops_the_other_workers_too(tmp_path: Path) -> None:
         except subprocess.TimeoutExpired:
             continue
     out, err, _ = child.end()
-    assert out == "" and "KeyboardInterrupt" in err
+    assert out == "stopping\n" and "KeyboardInterrupt" in err
     with Checkpoint(tmp_path / "store", "stream") as checkpoint:
         assert [tracker.attempts for tracker in checkpoint.trackers()] == [1, 1, 0]
 
