@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
@@ -66,11 +67,13 @@ class Watch:
         self.inside = tuple(map(os.path.realpath, inside))
         self.seen = []
         self._removing = False
+        writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
         self.active = True
         try:
             yield
         finally:
             self.active = False
+            sys.dont_write_bytecode = writes_bytecode
         assert self.seen == [], self.seen
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -100,7 +103,7 @@ class Watch:
             follows = event in ("os.listdir", "os.scandir")
             paths = [os.fsdecode(one) for one in paths]
             outside = [one for one in paths if not self._is_inside(one, last_link=follows)]
-            if follows and all(map(_READABLE.match, outside)):
+            if follows and all(_READABLE.match(one) or one.startswith(_MODULES) for one in outside):
                 return None
             self._removing |= event == "shutil.rmtree" and not outside
             return f"outside: {outside}" if outside else None
@@ -153,6 +156,9 @@ _CHANGES = {
     "os.scandir": 1,
 }
 """How many of the arguments of an event are paths."""
+
+_MODULES = tuple({sys.prefix, sys.base_prefix, str(Path(__file__).parent.parent)})
+"""Where modules are looked for."""
 
 _READABLE = re.compile(r"/(proc|usr/(share|lib)/zoneinfo|etc/zoneinfo|dev/null)(/|$)|.*\.(py|pyc|so)$|.*/tzdata(/|$)")
 """What may be read outside: what the system says of itself, time zones, and modules."""

@@ -157,7 +157,8 @@ class PowerLossFileSystem(_Counting, RecordingFileSystem, _WithoutWaiting):
     """For a job whose power fails: of the stores, only what was synced is sure to be there."""
 
     def __init__(self, root: str, points: CrashPoints, every: Every) -> None:
-        RecordingFileSystem.__init__(self, root)
+        # What is there becomes known when a store first touches it: the job's own files are not ours to take away.
+        RecordingFileSystem.__init__(self, root, goes_on=(Image(), []))
         self._begin(root, points, every, syncs=True)
         self._made: set[str] = set()
 
@@ -170,9 +171,6 @@ class PowerLossFileSystem(_Counting, RecordingFileSystem, _WithoutWaiting):
         images = crash_images(self.start, self.operations, random.Random(seed), variant, after=len(self.operations))
         _, image = next(islice(images, _LAST_EXTREME + variant, None))
         self._replace(image)
-
-    def _look_around(self) -> None:
-        """What is there becomes known when a store first touches it: the job's own files are not ours to take away."""
 
     def open(self, path: str, *, write: bool = False) -> int:
         if not write and not self._is_inside(path):
