@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import subprocess
@@ -13,10 +14,13 @@ from typing import Any
 import pytest
 
 import trax
+from tests.counting import count
 from trax.errors import InvalidArgumentError, LoopError, OutputFileError, StepError, StorageError
 from trax.job.generators import BIT_GENERATORS
 from trax.job.state import STATE
 from trax.testing import crash_everywhere, first_difference
+
+LIMIT = int(os.environ.get("TRAX_JOB_POINTS", "16"))
 
 
 def plus(state: int, entry: int) -> int:
@@ -172,7 +176,7 @@ def test_a_step_that_an_exception_leaves_is_not_committed_even_if_it_is_caught(
 def test_a_failure_to_commit_the_step_that_break_ends_is_raised_by_the_next_call(path: Path) -> None:
     def leave(job: Any) -> None:
         for _ in job.loop(range(3)):
-            job._step.join = None  # what the commit needs
+            job._steps.commit = None
             break
 
     with pytest.raises(StepError) as caught:
@@ -282,7 +286,7 @@ def test_a_checkpoint_in_a_step_truncates_the_log_of_the_job_as_well(path: Path)
             job.log(sum=step)
             if step == 8:
                 job.checkpoint(sum=state)
-        assert [entry for _, entry in job.store.entries(STATE)] == [["loop", 10]]
+        assert [entry for _, entry in job.store.entries(STATE)] == [10]
         assert job.recover("sum", replay_log=plus) == 45
 
 
@@ -384,6 +388,50 @@ def test_a_file_that_something_else_appends_to_meanwhile_is_an_error(path: Path,
                 if step == 1:
                     with open(tmp_path / "out.txt", "a") as other:
                         other.write("not ours")
+
+
+def write_steps(path: Path, file: Path, *, sync: Any, count: int, size: int = 1, checkpoint_at: int = -1) -> None:
+    with trax.Job(path, sync=sync) as job:
+        out = job.open(file, "ab")
+        for step in job.loop(range(count)):
+            out.write(bytes([65 + step]) * size)
+            if step == checkpoint_at:
+                job.checkpoint(state=step)
+
+
+@pytest.mark.parametrize("sync", ["interval", "os"])
+@pytest.mark.parametrize("left", [b"", b"ABC", b"ABC\0\0", b"ABC\0EF", b"ABCDEFgarbage"])
+def test_what_a_power_loss_took_of_a_file_is_put_back_from_the_log(
+    path: Path, tmp_path: Path, sync: Any, left: bytes
+) -> None:
+    file = tmp_path / "out.bin"
+    write_steps(path, file, sync=sync, count=6)
+    file.write_bytes(left)
+    write_steps(path, file, sync="always", count=8)
+    assert file.read_bytes() == b"ABCDEFGH"
+
+
+@pytest.mark.parametrize("left", [b"", b"AB", b"XBCDEF"])
+def test_what_was_synced_before_a_checkpoint_can_not_have_been_lost(path: Path, tmp_path: Path, left: bytes) -> None:
+    file = tmp_path / "out.bin"
+    write_steps(path, file, sync="os", count=6, checkpoint_at=2)
+    file.write_bytes(b"ABC")
+    write_steps(path, file, sync="os", count=6)
+    assert file.read_bytes() == b"ABCDEF"
+    file.write_bytes(left)
+    with pytest.raises(OutputFileError, match="something else"):
+        write_steps(path, file, sync="os", count=7)
+    assert file.read_bytes() == left
+
+
+def test_a_step_that_writes_much_has_its_file_synced_and_not_logged(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "out.bin"
+    write_steps(path, file, sync="os", count=3, size=(1 << 20) + 1)
+    assert sum(found.stat().st_size for found in path.rglob("*") if found.is_file()) < 1 << 20
+    with open(file, "r+b") as damaged:
+        damaged.truncate(5)
+    with pytest.raises(OutputFileError, match="something else"):
+        write_steps(path, file, sync="os", count=3)
 
 
 @pytest.mark.parametrize("name", ["a.h5", "a.npy", "a.npz", "a.nc"])
@@ -493,7 +541,7 @@ def test_global_generators_are_captured(path: Path) -> None:
 # All of it, killed everywhere
 
 
-def everything(directory: str) -> dict[str, Any]:
+def everything(directory: str, sync: Any = "always") -> dict[str, Any]:
     """Two loops, a generator, two output files, checkpoints, a break."""
 
     def advance(state: dict[str, Any], entry: float) -> dict[str, Any]:
@@ -501,7 +549,7 @@ def everything(directory: str) -> dict[str, Any]:
         state["sum"] += entry
         return state
 
-    with trax.Job(os.path.join(directory, "job.trax")) as job:
+    with trax.Job(os.path.join(directory, "job.trax"), sync=sync) as job:
         state: dict[str, Any] = job.recover("state", lambda: {"count": 0, "sum": 0.0}, advance)
         rng = job.rng("moves", 7, kind="random")
         out = job.open(os.path.join(directory, "out.txt"))
@@ -534,9 +582,18 @@ def test_a_job_that_is_killed_anywhere_ends_as_if_it_had_not_been(every: Any) ->
     assert report.tried > 15
 
 
-def test_a_job_whose_power_fails_anywhere_ends_as_if_it_had_not() -> None:
-    report = crash_everywhere(everything, how="power loss", limit=20)
-    assert report.tried == 20
+@pytest.mark.parametrize("sync", ["always", "os"])
+def test_a_job_whose_power_fails_anywhere_ends_as_if_it_had_not(sync: Any) -> None:
+    job = functools.partial(everything, sync=sync)
+    report = crash_everywhere(job, how="power loss", every="operation", limit=LIMIT, samples=2)
+    assert report.tried == min(LIMIT, report.points)
+    count(f"jobs: a power loss (sync={sync!r})", report.crashes)
+
+
+def test_a_power_loss_during_the_recovery_from_another_one_changes_nothing() -> None:
+    job = functools.partial(everything, sync="os")
+    report = crash_everywhere(job, how="power loss", every="operation", limit=LIMIT // 2, crashes=2)
+    count("jobs: two power losses", report.crashes)
 
 
 def test_a_job_that_is_killed_twice_ends_as_if_it_had_not_been() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 import trax
 from trax.errors import ChangedError, DiskFullError, VerificationError
-from trax.job.checking import fingerprint
+from trax.job.fingerprints import fingerprint
 from trax.storage.local.fs import LocalFileSystem
 
 START = "def outer():\n    def fold(state, entry):\n        return state + entry * {factor}\n    return fold\n"
@@ -179,7 +179,7 @@ def test_checkpoints_in_the_background_come_one_after_the_other_while_steps_go_o
                 job.checkpoint_async(state=state, large=LARGE)
             if step == 3:
                 fs.may_go_on.set()
-                job._await_checkpoint()
+                job._background.wait()
         fs.may_go_on.set()
         assert asked == [True, False, False, False, True, False], "none while one is on its way"
     assert fs.most_at_once == 1
@@ -202,7 +202,7 @@ def test_a_failure_in_the_background_surfaces_at_a_later_step_and_the_last_good_
                     fs.fails = True
                     job.checkpoint_async(state=state, large=LARGE)
                 if step == 4:
-                    concurrent.futures.wait([job._in_background])
+                    concurrent.futures.wait([job._background.future])
     with trax.Job(path) as job:
         state = job.recover("state", replay_log=plus)
         left = list(job.loop(range(6)))

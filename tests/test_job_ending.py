@@ -14,8 +14,8 @@ import pytest
 import trax
 from trax.errors import InvalidArgumentError
 from trax.job import Policy, every, log_larger_than, on_signal, optimal
+from trax.job.deadlines import deadline_from
 from trax.job.policies import Facts, Optimal
-from trax.job.stopping import deadline_from
 
 
 class Clock:

@@ -7,11 +7,12 @@ it as well, so that a test can say how long a checkpoint took.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
+from trax.job.deadlines import Clock
 from trax.job.policies import Facts, Optimal, Policy
-from trax.job.stopping import Clock
+from trax.job.state import STATE
 from trax.store import Trax
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ class Meter:
 
     def __init__(self, policy: Policy, clock: Clock) -> None:
         self._policy, self.now = policy, clock
-        self._began = clock()
+        self._began = self._began_background = clock()
         self._began_commit = 0.0
         self._last_checkpoint = self._began
         self._costs: deque[float] = deque(maxlen=_REMEMBERED)
@@ -35,19 +36,21 @@ class Meter:
         self.longest_step_s = 0.0
         self.steps = self.checkpoints = self.replayed_steps = 0
 
-    def begin_step(self) -> None:
+    def begin_loop(self) -> None:
         self._began_step = self.now()
 
     def begin_commit(self) -> None:
+        """A commit with a checkpoint begins."""
         self._began_commit = self.now()
 
-    def end_step(self, changes: Mapping[str, Any], store: Trax) -> None:
-        """A step was committed, with or without a checkpoint."""
+    def end_step(self) -> None:
+        """A step was committed, and the next one begins."""
+        now = self.now()
         self.steps += 1
         self._steps_since += 1
-        self.longest_step_s = max(self.longest_step_s, self.now() - self._began_step)
-        if changes:
-            self.note_checkpoint(store)
+        if now - self._began_step > self.longest_step_s:
+            self.longest_step_s = now - self._began_step
+        self._began_step = now
 
     def note_checkpoint(self, store: Trax) -> None:
         """A checkpoint was committed."""
@@ -60,7 +63,7 @@ class Meter:
 
     def note_background_begun(self, store: Trax) -> None:
         """A checkpoint in the background has begun: what comes now is behind it."""
-        self._last_checkpoint = self.now()
+        self._last_checkpoint = self._began_background = self.now()
         self._steps_since = 0
         self._log_bytes_then = _log_bytes(store)
 
@@ -70,12 +73,21 @@ class Meter:
             self._costs.append(max(self.now() - began, 0.0))
             self.checkpoints += 1
 
+    def count_replayed(self, store: Trax) -> None:
+        """How many steps a recovery has to replay."""
+        self.replayed_steps = sum(isinstance(entry, int) or entry[0] is not None for _, entry in store.entries(STATE))
+
     def timed_replay(self, replay: Callable[[], T]) -> T:
         began = self.now()
         try:
             return replay()
         finally:
             self._replay_s += max(self.now() - began, 0.0)
+
+    @property
+    def background_rest_s(self) -> float:
+        """What a checkpoint that is being written in the background may still take."""
+        return max(self.slow_checkpoint_s - (self.now() - self._began_background), 0.0)
 
     @property
     def slow_checkpoint_s(self) -> float:
