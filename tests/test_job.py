@@ -18,6 +18,7 @@ from tests.counting import count
 from trax.errors import InvalidArgumentError, LoopError, OutputFileError, StepError, StorageError
 from trax.job.generators import BIT_GENERATORS
 from trax.job.state import STATE
+from trax.storage.local.fs import LocalFileSystem
 from trax.testing import crash_everywhere, first_difference
 
 LIMIT = int(os.environ.get("TRAX_JOB_POINTS", "16"))
@@ -422,6 +423,35 @@ def test_what_was_synced_before_a_checkpoint_can_not_have_been_lost(path: Path, 
     with pytest.raises(OutputFileError, match="something else"):
         write_steps(path, file, sync="os", count=7)
     assert file.read_bytes() == left
+
+
+class NotingSyncs(LocalFileSystem):
+    """Which files were synced."""
+
+    def __init__(self) -> None:
+        self.paths: dict[int, str] = {}
+        self.synced: list[str] = []
+
+    def open(self, path: str, *, write: bool = False) -> int:
+        fd = super().open(path, write=write)
+        self.paths[fd] = path
+        return fd
+
+    def fsync(self, fd: int) -> None:
+        self.synced.append(self.paths.get(fd, ""))
+        super().fsync(fd)
+
+
+def test_a_checkpoint_syncs_what_an_earlier_process_has_not(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "out.bin"
+    write_steps(path, file, sync="os", count=3)
+    fs = NotingSyncs()
+    with trax.Job(path, sync="os", fs=fs) as job:
+        job.open(file, "ab")
+        for step in job.loop(range(4)):
+            assert str(file) not in fs.synced
+            job.checkpoint(state=step)
+        assert str(file) in fs.synced
 
 
 def test_a_step_that_writes_much_has_its_file_synced_and_not_logged(path: Path, tmp_path: Path) -> None:
