@@ -21,7 +21,7 @@ from trax.job.state import STATE
 from trax.storage.local.fs import LocalFileSystem
 from trax.testing import crash_everywhere, first_difference
 
-LIMIT = int(os.environ.get("TRAX_JOB_POINTS", "16"))
+LIMIT = int(os.environ.get("TRAX_JOB_LIMIT", "16"))
 
 
 def plus(state: int, entry: int) -> int:
@@ -608,8 +608,9 @@ def everything(directory: str, sync: Any = "always") -> dict[str, Any]:
 
 @pytest.mark.parametrize("every", ["commit", "operation"])
 def test_a_job_that_is_killed_anywhere_ends_as_if_it_had_not_been(every: Any) -> None:
-    report = crash_everywhere(everything, every=every, limit=60)
+    report = crash_everywhere(everything, every=every, limit=2 * LIMIT)
     assert report.tried > 15
+    count(f"jobs: a kill (every={every!r})", report.crashes)
 
 
 @pytest.mark.parametrize("sync", ["always", "os"])

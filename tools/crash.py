@@ -57,6 +57,11 @@ SEARCHES = [
         {"TRAX_MACHINE_RUNS": "600"},
     ),
     Search("jobs of users", ("tests/test_user_tools.py",), {"TRAX_JOB_POINTS": "100"}),
+    Search(
+        "long jobs",
+        ("tests/test_job.py", "tests/test_job_examples.py"),
+        {"TRAX_JOB_LIMIT": "400", "TRAX_JOB_EXAMPLES": "8"},
+    ),
     Search("copies of a live store", ("tests/test_live_copy.py",), {"TRAX_COPIES": "400"}),
 ]
 

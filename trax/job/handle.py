@@ -17,7 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from trax.commit import SyncPolicy
 from trax.job.background import Background
@@ -28,7 +28,7 @@ from trax.job.files import OutputFiles
 from trax.job.items import Items
 from trax.job.looping import Looping
 from trax.job.meter import Meter
-from trax.job.outputs import BinaryOutput, Output, TextOutput, check_appends
+from trax.job.outputs import BinaryOutput, TextOutput, check_appends
 from trax.job.policies import Policy, optimal
 from trax.job.randomness import Randomness
 from trax.job.replays import Replays
@@ -237,7 +237,13 @@ class Job:
 
     # What rolls back with the state
 
-    def open(self, path: str | os.PathLike[str], mode: Literal["a", "ab"] = "a") -> Output:
+    @overload
+    def open(self, path: str | os.PathLike[str], mode: Literal["a"] = "a") -> TextOutput: ...
+
+    @overload
+    def open(self, path: str | os.PathLike[str], mode: Literal["ab"]) -> BinaryOutput: ...
+
+    def open(self, path: str | os.PathLike[str], mode: Literal["a", "ab"] = "a") -> TextOutput | BinaryOutput:
         """An output file that rolls back with the state: text in UTF-8 (``"a"``), or bytes (``"ab"``), appended.
 
         What a step writes becomes part of its commit. With ``sync="always"`` the file is synced before the commit;

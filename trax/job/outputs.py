@@ -243,8 +243,6 @@ class TextOutput(io.TextIOBase):
             self._file.flush()
 
 
-Output = BinaryOutput | TextOutput
-
 _ADVICE = {
     ".h5": "HDF5 changes its file in the middle: keep arrays in the store, job.checkpoint(name=array), or write "
     "a file of its own for each step, and log its name",
