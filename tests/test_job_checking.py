@@ -182,6 +182,33 @@ def test_an_upgrade_folds_what_was_logged_before_with_the_function_of_then(path:
         assert job.recover("a", lambda: 0, folding(100)) == 303
 
 
+class FullDisk(LocalFileSystem):
+    """Has no room for a snapshot, when told so."""
+
+    is_full = False
+
+    def create(self, path: str, mode: int | None = None) -> int:
+        if self.is_full and os.path.basename(path).startswith("snapshot"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().create(path, mode)
+
+
+def test_an_upgrade_that_could_not_be_stored_is_none(path: Path) -> None:
+    fs = FullDisk()
+    with trax.Job(path) as job:
+        job.recover("a", lambda: 0, folding(1))
+        job.log(a=1)
+    with trax.Job(path, fs=fs) as job:
+        with pytest.raises(ChangedError) as caught:
+            job.recover("a", lambda: 0, folding(100))
+    with trax.Job(path, fs=fs, upgrade={key_in(caught): folding(1)}) as job:
+        fs.is_full = True
+        with pytest.raises(DiskFullError):
+            job.recover("a", lambda: 0, folding(100))
+        fs.is_full = False
+        assert job.recover("a", lambda: 0, folding(100)) == 1
+
+
 def add_first(state: list[int], entry: int) -> list[int]:
     state[0] += entry
     return state

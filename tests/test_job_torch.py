@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import trax
 from trax.errors import InvalidArgumentError
 from trax.testing import crash_everywhere
 
+numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 
 def train(directory: str) -> list[float]:
     """A job whose only source of chance is torch's: weights, batches and dropout."""
     torch.set_num_threads(1)
+    random.seed(5)
+    numpy.random.seed(5)  # all global generators are captured
     torch.manual_seed(5)
     with trax.Job(Path(directory, "job.trax")) as job:
         job.capture_global_rng()

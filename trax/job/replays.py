@@ -31,9 +31,12 @@ class Replays:
         if stored is not None and is_another(stored, now):
             before = self._upgrades.replay_log_for(name, stored, now, replay_log)
             state = self._meter.timed_replay(lambda: store.recover(name, create, before))
-            # From here on the log is the new function's.
-            known[name] = now
-            self._save({name: state})
+            try:
+                known[name] = now
+                self._save({name: state})  # from here on the log is the new function's
+            except BaseException:
+                known[name] = stored
+                raise
         elif stored != now:
             self._steps.note({"replays": {name: now}})
         self._functions[name] = replay_log
