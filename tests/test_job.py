@@ -327,6 +327,30 @@ def test_an_output_file_is_cut_back_to_what_the_last_commit_names(path: Path, tm
         assert (tmp_path / "out.bin").read_bytes() == bytes(range(4))
 
 
+def test_what_is_written_before_the_loop_to_a_file_that_no_step_has_written_to_is_kept(
+    path: Path, tmp_path: Path
+) -> None:
+    def work(fail_at: int | None, *, with_file: bool) -> None:
+        with trax.Job(path) as job:
+            out = job.open(tmp_path / "new.txt") if with_file else None
+            if out is not None:
+                out.write("# header\n")
+            for step in job.loop(range(4)):
+                if step == fail_at:
+                    raise ZeroDivisionError
+                if out is not None:
+                    out.write(f"{step}\n")
+
+    with pytest.raises(ZeroDivisionError):
+        work(1, with_file=False)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            work(1, with_file=True)
+    for _ in range(2):
+        work(None, with_file=True)
+        assert (tmp_path / "new.txt").read_text() == "# header\n1\n2\n3\n"
+
+
 def test_a_job_directory_can_be_moved_with_its_files(tmp_path: Path) -> None:
     def work(directory: Path, count: int) -> None:
         with trax.Job(directory / "job.trax") as job:
@@ -442,16 +466,42 @@ class NotingSyncs(LocalFileSystem):
         super().fsync(fd)
 
 
-def test_a_checkpoint_syncs_what_an_earlier_process_has_not(path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["checkpoint", "checkpoint_async", "outside of a loop"])
+def test_a_checkpoint_syncs_what_an_earlier_process_has_not(path: Path, tmp_path: Path, kind: str) -> None:
     file = tmp_path / "out.bin"
     write_steps(path, file, sync="os", count=3)
     fs = NotingSyncs()
     with trax.Job(path, sync="os", fs=fs) as job:
         job.open(file, "ab")
-        for step in job.loop(range(4)):
+        if kind == "outside of a loop":
             assert str(file) not in fs.synced
-            job.checkpoint(state=step)
+            job.checkpoint(state=1)
+        for step in job.loop(range(4) if kind != "outside of a loop" else range(3)):
+            assert str(file) not in fs.synced
+            getattr(job, kind)(state=step)
         assert str(file) in fs.synced
+
+
+def test_what_a_file_held_before_the_job_is_synced(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "out.bin"
+    file.write_bytes(b"before")
+    fs = NotingSyncs()
+    with trax.Job(path, sync="os", fs=fs) as job:
+        before = len(fs.synced)
+        job.open(file, "ab")
+        assert fs.synced[before] == str(file), "before the commit that names it"
+
+
+def test_what_was_logged_is_not_put_back_where_it_was_synced_later(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "out.bin"
+    with trax.Job(path, sync="os") as job:
+        out = job.open(file, "ab")
+        for step in job.loop(range(3)):
+            out.write(b"small" if step < 2 else bytes(2 << 20))
+    with open(file, "r+b") as damaged:
+        damaged.write(b"x")
+    with trax.Job(path, sync="os") as job, pytest.raises(OutputFileError, match="something else"):
+        job.open(file, "ab")
 
 
 def test_a_step_that_writes_much_has_its_file_synced_and_not_logged(path: Path, tmp_path: Path) -> None:

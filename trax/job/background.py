@@ -30,7 +30,7 @@ class Background:
         began = self._meter.now()
         self.future = self._steps.store.checkpoint_async({**values, STATE: self._steps.state})
         self.future.add_done_callback(lambda done: self._meter.note_background(began, done.exception() is None))
-        self._meter.note_background_begun(self._steps.store)
+        self._meter.note_background_begun()
 
     def end_step(self) -> None:
         """A step was committed: raise what has failed since, and begin what was asked for in it."""

@@ -95,13 +95,13 @@ class Job:
     ) -> None:
         self._verify_every, self._verify_stops, self._verified_at = verify_every, verify_stops, 0
         upgrades = Upgrades(upgrade, os.path.abspath(os.fspath(path)))
-        self._meter = Meter(optimal() if checkpoint_when is None else checkpoint_when, clock)
         self.store = LayerStore(path, sync=sync, codec=codec, keep=keep, sync_interval_s=sync_interval_s, fs=fs)
+        self._meter = Meter(optimal() if checkpoint_when is None else checkpoint_when, clock, self.store)
         try:
             state, checkpointed = recover_state(self.store)
             self._steps = steps = Steps(self.store, state)
             self._check_config(config, upgrades)
-            self._meter.count_replayed(self.store)
+            self._meter.count_replayed()
             seam = default_file_system() if fs is None else fs
             self._files = OutputFiles(steps, checkpointed, seam, syncs_each_step=sync == "always")
             self._randomness = Randomness(steps)
@@ -206,7 +206,7 @@ class Job:
             return True
         if self._background.is_busy:
             return False
-        return self._is_verification_due() or self._meter.is_due(self.store, in_step=self._steps.step is not None)
+        return self._is_verification_due() or self._meter.is_due(in_step=self._steps.step is not None)
 
     def stats(self) -> dict[str, object]:
         """Figures about the job, by name, beside those of its store: seconds, steps, bytes."""
@@ -331,7 +331,7 @@ class Job:
         with self.store.batch() as batch:
             batch.checkpoint(mapping, **values)
             batch.checkpoint({STATE: self._steps.state})
-        self._meter.note_checkpoint(self.store)
+        self._meter.note_checkpoint()
 
     def _is_verification_due(self) -> bool:
         if not self._verify_every or self._steps.step is None:

@@ -119,10 +119,9 @@ class Looping:
         if has_checkpoint:
             self._background.wait()  # never two at once
             self._meter.begin_commit()
-        self._steps.commit([name, done, changes] if changes else done)
-        self._meter.end_step()
+        self._meter.end_step(self._steps.commit([name, done, changes] if changes else done))
         if has_checkpoint:
-            self._meter.note_checkpoint(self._steps.store)
+            self._meter.note_checkpoint()
         if self._background.future is not None or self._background.behind_step:
             self._background.end_step()
 

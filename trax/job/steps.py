@@ -44,21 +44,26 @@ class Step:
         """The encoded entries of a name, in the order in which they were logged."""
         return self._as_batch().encodings(name)
 
-    def commit(self, entry: Entry, state: JobState) -> None:
-        """Make all of it one commit, with the job's own entry; ``state`` contains that, for a checkpoint."""
+    def commit(self, entry: Entry, state: JobState) -> int:
+        """Make all of it one commit, with the job's own entry; ``state`` contains that, for a checkpoint.
+
+        Returns the bytes that were logged.
+        """
         store = self._store
         if self.has_checkpoint:
             with self._as_batch() as batch:
                 batch.checkpoint({STATE: state})  # or the log could not be truncated
-            return
+            return 0
         encoding = store.encode(entry, STATE)
         if self._batch is None:
             record = {} if self._record is None else self._record
             record[STATE] = encoding
-            store.log_encoded(record, self._nbytes + len(encoding))
-        else:
-            with self._batch as batch:
-                batch.join(STATE, encoding)
+            nbytes = self._nbytes + len(encoding)
+            store.log_encoded(record, nbytes)
+            return nbytes
+        with self._batch as batch:
+            batch.join(STATE, encoding)
+        return sum(len(encoding) for record in batch.commit_of_records for encoding in record.values())
 
     def _as_batch(self) -> Batch:
         if self._batch is None:
@@ -96,12 +101,13 @@ class Steps:
     def begin(self, loop: str) -> None:
         self.step, self.loop = Step(self.store), loop
 
-    def commit(self, entry: Entry) -> None:
-        """Commit the step that is open."""
+    def commit(self, entry: Entry) -> int:
+        """Commit the step that is open; the bytes that were logged."""
         assert self.step is not None
         fold(self.state, entry)
-        self.step.commit(entry, self.state)
+        nbytes = self.step.commit(entry, self.state)
         self.step = self.loop = None
+        return nbytes
 
     def note(self, changes: dict[str, Any]) -> None:
         """Commit something that is true whatever becomes of the present step."""
