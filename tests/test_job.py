@@ -576,6 +576,43 @@ def test_a_generator_goes_on_where_the_last_committed_step_left_it(tmp_path: Pat
         assert resumed == whole[:2] + whole[2 + fail_at :]
 
 
+def test_a_loop_restores_a_generator_that_none_of_its_steps_has_used(path: Path) -> None:
+    def work(first_loop: bool, fail: bool) -> float:
+        with trax.Job(path) as job:
+            rng = job.rng("a", 1, kind="random")
+            if first_loop:
+                for _ in job.loop(range(2), name="one"):
+                    rng.random()
+            for step in job.loop(range(3), name="two"):
+                if fail and step == 1:
+                    raise ZeroDivisionError
+            return float(rng.random())
+
+    with pytest.raises(ZeroDivisionError):
+        work(first_loop=True, fail=True)
+    expected = random.Random(1)
+    assert work(first_loop=False, fail=False) == [expected.random() for _ in range(3)][2]
+
+
+def test_a_step_that_only_spawns_children_changes_a_generator(path: Path) -> None:
+    numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
+
+    def work(fail: bool) -> list[float]:
+        drawn = []
+        with trax.Job(path) as job:
+            rng = job.rng("a", 1)
+            for step in job.loop(range(4)):
+                drawn.append(rng.spawn(1)[0].random())
+                if fail and step == 2:
+                    raise ZeroDivisionError
+        return drawn
+
+    with pytest.raises(ZeroDivisionError):
+        work(True)
+    expected = [child.random() for child in numpy.random.default_rng(1).spawn(4)]
+    assert work(False) == expected[2:]
+
+
 def test_a_generator_without_a_seed_keeps_the_one_it_was_given(path: Path) -> None:
     drawn = []
     for _ in range(2):

@@ -367,6 +367,29 @@ def test_checkpoints_in_the_background_come_one_after_the_other_while_steps_go_o
         assert len(list(store.entries("state"))) == 1, "the last step's; all before is in the checkpoint"
 
 
+def test_a_checkpoint_in_the_background_waits_for_the_one_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fs = SlowBlobs()
+    with trax.Job(path, fs=fs, checkpoint_when=trax.job.every(steps=1)) as job:
+        wait, begin, begun = job._background.wait, job.store.checkpoint_async, []
+
+        def waiting() -> None:
+            fs.may_go_on.set()
+            wait()
+
+        def beginning(values: dict[str, Any]) -> concurrent.futures.Future[int]:
+            assert all(future.done() for future in begun)
+            fs.may_go_on.clear()
+            begun.append(begin(values))
+            return begun[-1]
+
+        monkeypatch.setattr(job._background, "wait", waiting)
+        monkeypatch.setattr(job.store, "checkpoint_async", beginning)
+        for _ in job.loop(range(3)):
+            job.checkpoint_async(large=LARGE)
+        fs.may_go_on.set()
+    assert len(begun) == 3
+
+
 def test_a_failure_in_the_background_surfaces_at_a_later_step_and_the_last_good_one_stays(path: Path) -> None:
     fs = SlowBlobs()
     with pytest.raises(DiskFullError):
