@@ -51,6 +51,28 @@ def test_what_happens_in_a_step_is_one_commit(path: Path) -> None:
         assert store.recover("sum", replay_log=plus) == 33
 
 
+@pytest.mark.parametrize("calls", ["c", "l", "ll", "lc", "cl", "lcl", "clc", "llcll", ""])
+def test_a_step_logs_and_checkpoints_in_any_order(path: Path, calls: str) -> None:
+    """A checkpoint holds what was logged of its name before it, in the same step, and not what comes behind."""
+    expected = 0
+    for steps_in_all in (2, 3):
+        with trax.Job(path) as job:
+            state = job.recover("sum", lambda: 0, plus)
+            assert state == expected
+            for _ in job.loop(range(steps_in_all)):
+                for call in calls:
+                    if call == "c":
+                        job.checkpoint(sum=state)
+                    else:
+                        job.log(sum=1, other=1)
+                        state += 1
+        expected = state
+        with trax.Trax(path) as store:
+            assert store.recover("sum", replay_log=plus) == expected
+            assert len(list(store.entries("other"))) == expected, "which no checkpoint contains"
+            assert store.verify().problems == []
+
+
 def test_a_job_goes_on_at_the_first_step_that_is_not_committed(path: Path) -> None:
     seen = []
     with pytest.raises(ZeroDivisionError):
