@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -286,8 +287,9 @@ class Scheduler:
             begun.append(step)
             if len(begun) == 2 and number is not None:
                 os.kill(pid, number)
-            process.stdin.write("\n")
-            process.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):  # of a process that was killed
+                process.stdin.write("\n")
+                process.stdin.flush()
         process.communicate(timeout=60)
         asked = (self.directory / "log").read_text().splitlines()
         return begun, [line for line in asked if line.startswith(("scontrol", "qsub"))]
