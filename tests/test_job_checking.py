@@ -270,6 +270,17 @@ def test_a_verification_can_be_asked_only_to_warn(path: Path) -> None:
         assert store.recover("state", replay_log=add_first) == [8, 6], "the checkpoint was made"
 
 
+def test_a_state_can_be_verified_behind_a_checkpoint_of_the_same_step(path: Path) -> None:
+    with trax.Job(path, verify_every=1) as job:
+        state = job.recover("state", lambda: [0, 5], add_first)
+        for _ in job.loop(range(2)):
+            for _ in range(2):
+                state[0] += 1
+                job.log(state=1)
+                job.checkpoint({"state": state, "another": 1})
+            job.verify(state=state)
+
+
 def test_a_state_can_be_verified_without_a_checkpoint(path: Path) -> None:
     with trax.Job(path) as job:
         state = job.recover("state", lambda: [0, 5], add_first)
@@ -280,6 +291,8 @@ def test_a_state_can_be_verified_without_a_checkpoint(path: Path) -> None:
         job.verify(state=state)
         with pytest.raises(VerificationError):
             job.verify(state=[3, 6])
+        with pytest.raises(InvalidArgumentError, match="has not recovered it"):
+            job.verify(other=1)
     assert len([*trax.Trax(path, mode="r").entries("state")]) == 3
 
 

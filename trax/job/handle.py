@@ -174,7 +174,7 @@ class Job:
         """
         self._steps.check()
         if self._is_verification_due():
-            self.verify(mapping, **values)
+            self._verify(named_values(mapping, values, "checkpoint"))
         if self._steps.step is not None:
             self._steps.step.checkpoint(mapping, values)
         else:
@@ -190,7 +190,7 @@ class Job:
         self._steps.check()
         wanted = dict(named_values(mapping, values, "checkpoint_async"))
         if self._is_verification_due():
-            self.verify(wanted)
+            self._verify(wanted)
         if self._steps.step is not None:
             self._background.behind_step |= wanted
         else:
@@ -232,8 +232,9 @@ class Job:
         the first record behind the last checkpoint that changes it; it ends the job, unless ``verify_stops`` is false.
         """
         self._steps.check()
-        self._replays.verify(named_values(mapping, values, "verify"), stops=self._verify_stops)
-        self._verified_at = self._meter.steps + (self._steps.step is not None)
+        live = named_values(mapping, values, "verify")
+        self._replays.check_recovered(live)
+        self._verify(live)
 
     # What rolls back with the state
 
@@ -337,3 +338,7 @@ class Job:
         if not self._verify_every or self._steps.step is None:
             return False
         return self._meter.steps + 1 - self._verified_at >= self._verify_every
+
+    def _verify(self, live: Mapping[str, Any]) -> None:
+        self._replays.verify(live, stops=self._verify_stops)
+        self._verified_at = self._meter.steps + (self._steps.step is not None)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from trax.errors import TraxWarning, VerificationError
+from trax.errors import InvalidArgumentError, TraxWarning, VerificationError
 from trax.job.checking import Upgrades
 from trax.job.fingerprints import fingerprint, is_another
 from trax.job.meter import Meter
@@ -42,13 +42,26 @@ class Replays:
         self._functions[name] = replay_log
         return self._meter.timed_replay(lambda: store.recover(name, create, replay_log))
 
+    def check_recovered(self, names: Iterable[str]) -> None:
+        """InvalidArgumentError for a name of which it is not known how it is replayed."""
+        for name in names:
+            if name not in self._functions:
+                text = (
+                    f"{name!r} can't be verified: this job has not recovered it, job.recover({name!r}, …, replay_log)."
+                )
+                raise InvalidArgumentError(text, path=self._steps.store.path, reason="not recovered")
+
     def verify(self, values: Mapping[str, Any], *, stops: bool) -> None:
         """Compare what is live with what a crash behind this step would bring back.
 
-        What differs is a VerificationError, or, unless it ``stops``, a warning.
+        What differs is a VerificationError, or, unless it ``stops``, a warning. Names that were not recovered are
+        passed over, and so are those that this step has checkpointed: a crash behind it brings back that.
         """
+        step = self._steps.step
         for name, live in values.items():
-            if name in self._functions and name in self._steps.store:
+            if name not in self._functions or (step is not None and step.has_checkpointed(name)):
+                continue
+            if name in self._steps.store:
                 found = difference(self._replayed(name, self._functions[name]), live)
                 if found is not None:
                     error = self._error(name, found)

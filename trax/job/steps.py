@@ -40,6 +40,9 @@ class Step:
     def has_checkpoint(self) -> bool:
         return self._batch is not None and bool(self._batch.changes)
 
+    def has_checkpointed(self, name: str) -> bool:
+        return self._batch is not None and name in self._batch.changes
+
     def encodings(self, name: str) -> list[bytes]:
         """The encoded entries of a name, in the order in which they were logged."""
         return self._as_batch().encodings(name)
