@@ -21,6 +21,7 @@ import trax
 from trax.errors import InvalidArgumentError
 from trax.job import Policy, every, log_larger_than, on_signal, optimal
 from trax.job.deadlines import deadline_from
+from trax.job.meter import Meter
 from trax.job.policies import Facts, Optimal
 from trax.storage.local.fs import LocalFileSystem
 
@@ -327,6 +328,27 @@ class HeldBlobs(LocalFileSystem):
         if "blobs" in path and threading.current_thread() is not threading.main_thread():
             assert self.may_go_on.wait(60)
         return super().create(path, mode)
+
+
+def test_a_slow_checkpoint_is_one_of_the_last_hundred(path: Path) -> None:
+    clock = Clock()
+    with trax.Trax(path) as store:
+        meter = Meter(every(steps=1), clock, store)
+
+        def checkpoint(seconds: float) -> None:
+            meter.begin_commit()
+            clock.now += seconds
+            meter.note_checkpoint()
+
+        assert (meter.checkpoint_s, meter.slow_checkpoint_s) == (None, 1.0)
+        for seconds in (2.0, 30.0, 4.0):
+            checkpoint(seconds)
+        assert (meter.checkpoint_s, meter.slow_checkpoint_s) == (12.0, 30.0)
+        for _ in range(98):
+            checkpoint(1.0)
+        assert meter.slow_checkpoint_s == 30.0
+        checkpoint(1.0)
+        assert meter.slow_checkpoint_s == 4.0, "the other one is too long ago"
 
 
 def test_near_the_deadline_a_checkpoint_in_the_background_is_counted_and_waited_for(path: Path) -> None:

@@ -36,6 +36,8 @@ class Meter:
         self._unseen_growth = _LOOK_BYTES
         self.checkpoint_s: float | None = None
         """What a checkpoint takes, on average."""
+        self.slow_checkpoint_s = 1.0
+        """What 99 of 100 checkpoints don't exceed; a second before the first."""
         self._facts = Facts(log_size=self._log_growth)
         self._replay_s = 0.0
         self._began_step = self._began
@@ -94,12 +96,6 @@ class Meter:
         """What a checkpoint that is being written in the background may still take."""
         return max(self.slow_checkpoint_s - (self.now() - self._began_background), 0.0)
 
-    @property
-    def slow_checkpoint_s(self) -> float:
-        """What 99 of 100 checkpoints don't exceed; a second before the first."""
-        costs = sorted(self._costs)
-        return costs[min(int(_SLOW * len(costs)), len(costs) - 1)] if costs else 1.0
-
     def is_due(self, *, in_step: bool) -> bool:
         """Whether the policy says that it is time; the present step counts as one."""
         return self._policy.is_due(self._facts_now(in_step))
@@ -129,6 +125,7 @@ class Meter:
     def _note_cost(self, cost_s: float) -> None:
         self._costs.append(max(cost_s, 0.0))
         self.checkpoint_s = sum(self._costs) / len(self._costs)
+        self.slow_checkpoint_s = sorted(self._costs)[min(int(_SLOW * len(self._costs)), len(self._costs) - 1)]
 
     def _begin_interval(self, now: float) -> None:
         self._last_checkpoint = now
