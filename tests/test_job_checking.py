@@ -227,10 +227,10 @@ def verified(
             job.log(state=2 if step == wrong_at else 1)
             if step == forgets_at:
                 state[1] += 1
+            job._background.wait()
             if job.should_checkpoint():
                 asked.append(step)
                 (job.checkpoint_async if in_background else job.checkpoint)(state=state)
-                job._background.wait()
     return asked
 
 
