@@ -680,7 +680,7 @@ def test_global_generators_are_captured(path: Path) -> None:
 # All of it, killed everywhere
 
 
-def everything(directory: str, sync: Any = "always") -> dict[str, Any]:
+def everything(directory: str, sync: Any = "always", codec: str | None = None) -> dict[str, Any]:
     """Two loops, a generator, two output files, checkpoints, a break."""
 
     def advance(state: dict[str, Any], entry: float) -> dict[str, Any]:
@@ -688,7 +688,7 @@ def everything(directory: str, sync: Any = "always") -> dict[str, Any]:
         state["sum"] += entry
         return state
 
-    with trax.Job(os.path.join(directory, "job.trax"), sync=sync) as job:
+    with trax.Job(os.path.join(directory, "job.trax"), sync=sync, codec=codec) as job:
         state: dict[str, Any] = job.recover("state", lambda: {"count": 0, "sum": 0.0}, advance)
         rng = job.rng("moves", 7, kind="random")
         out = job.open(os.path.join(directory, "out.txt"))
@@ -720,6 +720,13 @@ def test_a_job_that_is_killed_anywhere_ends_as_if_it_had_not_been(every: Any) ->
     report = crash_everywhere(everything, every=every, limit=2 * LIMIT)
     assert report.tried > 15
     count(f"jobs: a kill (every={every!r})", report.crashes)
+
+
+@pytest.mark.parametrize("codec", ["json", "pickle"])
+def test_a_job_can_have_any_codec(codec: str) -> None:
+    job = functools.partial(everything, sync="os", codec=codec)
+    report = crash_everywhere(job, how="power loss", limit=LIMIT // 2)
+    count(f"jobs: a power loss (codec={codec!r})", report.crashes)
 
 
 @pytest.mark.parametrize("sync", ["always", "os"])
