@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import subprocess
@@ -13,10 +14,14 @@ from typing import Any
 import pytest
 
 import trax
+from tests.counting import count
 from trax.errors import InvalidArgumentError, LoopError, OutputFileError, StepError, StorageError
 from trax.job.generators import BIT_GENERATORS
 from trax.job.state import STATE
+from trax.storage.local.fs import LocalFileSystem
 from trax.testing import crash_everywhere, first_difference
+
+LIMIT = int(os.environ.get("TRAX_JOB_LIMIT", "16"))
 
 
 def plus(state: int, entry: int) -> int:
@@ -44,6 +49,28 @@ def test_what_happens_in_a_step_is_one_commit(path: Path) -> None:
             assert job.store.last_sequence - before == 2 * step, "the step commits at its end"
     with trax.Trax(path) as store:
         assert store.recover("sum", replay_log=plus) == 33
+
+
+@pytest.mark.parametrize("calls", ["c", "l", "ll", "lc", "cl", "lcl", "clc", "llcll", ""])
+def test_a_step_logs_and_checkpoints_in_any_order(path: Path, calls: str) -> None:
+    """A checkpoint holds what was logged of its name before it, in the same step, and not what comes behind."""
+    expected = 0
+    for steps_in_all in (2, 3):
+        with trax.Job(path) as job:
+            state = job.recover("sum", lambda: 0, plus)
+            assert state == expected
+            for _ in job.loop(range(steps_in_all)):
+                for call in calls:
+                    if call == "c":
+                        job.checkpoint(sum=state)
+                    else:
+                        job.log(sum=1, other=1)
+                        state += 1
+        expected = state
+        with trax.Trax(path) as store:
+            assert store.recover("sum", replay_log=plus) == expected
+            assert len(list(store.entries("other"))) == expected, "which no checkpoint contains"
+            assert store.verify().problems == []
 
 
 def test_a_job_goes_on_at_the_first_step_that_is_not_committed(path: Path) -> None:
@@ -172,7 +199,7 @@ def test_a_step_that_an_exception_leaves_is_not_committed_even_if_it_is_caught(
 def test_a_failure_to_commit_the_step_that_break_ends_is_raised_by_the_next_call(path: Path) -> None:
     def leave(job: Any) -> None:
         for _ in job.loop(range(3)):
-            job._step.join = None  # what the commit needs
+            job._steps.commit = None
             break
 
     with pytest.raises(StepError) as caught:
@@ -282,7 +309,7 @@ def test_a_checkpoint_in_a_step_truncates_the_log_of_the_job_as_well(path: Path)
             job.log(sum=step)
             if step == 8:
                 job.checkpoint(sum=state)
-        assert [entry for _, entry in job.store.entries(STATE)] == [["loop", 10]]
+        assert [entry for _, entry in job.store.entries(STATE)] == [10]
         assert job.recover("sum", replay_log=plus) == 45
 
 
@@ -320,6 +347,30 @@ def test_an_output_file_is_cut_back_to_what_the_last_commit_names(path: Path, tm
         work(False)
         assert (tmp_path / "out.txt").read_text() == "# header\n0 ä\n1 ä\n2 ä\n3 ä\n# footer\n"
         assert (tmp_path / "out.bin").read_bytes() == bytes(range(4))
+
+
+def test_what_is_written_before_the_loop_to_a_file_that_no_step_has_written_to_is_kept(
+    path: Path, tmp_path: Path
+) -> None:
+    def work(fail_at: int | None, *, with_file: bool) -> None:
+        with trax.Job(path) as job:
+            out = job.open(tmp_path / "new.txt") if with_file else None
+            if out is not None:
+                out.write("# header\n")
+            for step in job.loop(range(4)):
+                if step == fail_at:
+                    raise ZeroDivisionError
+                if out is not None:
+                    out.write(f"{step}\n")
+
+    with pytest.raises(ZeroDivisionError):
+        work(1, with_file=False)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            work(1, with_file=True)
+    for _ in range(2):
+        work(None, with_file=True)
+        assert (tmp_path / "new.txt").read_text() == "# header\n1\n2\n3\n"
 
 
 def test_a_job_directory_can_be_moved_with_its_files(tmp_path: Path) -> None:
@@ -386,6 +437,105 @@ def test_a_file_that_something_else_appends_to_meanwhile_is_an_error(path: Path,
                         other.write("not ours")
 
 
+def write_steps(path: Path, file: Path, *, sync: Any, count: int, size: int = 1, checkpoint_at: int = -1) -> None:
+    with trax.Job(path, sync=sync) as job:
+        out = job.open(file, "ab")
+        for step in job.loop(range(count)):
+            out.write(bytes([65 + step]) * size)
+            if step == checkpoint_at:
+                job.checkpoint(state=step)
+
+
+@pytest.mark.parametrize("sync", ["interval", "os"])
+@pytest.mark.parametrize("left", [b"", b"ABC", b"ABC\0\0", b"ABC\0EF", b"ABCDEFgarbage"])
+def test_what_a_power_loss_took_of_a_file_is_put_back_from_the_log(
+    path: Path, tmp_path: Path, sync: Any, left: bytes
+) -> None:
+    file = tmp_path / "out.bin"
+    write_steps(path, file, sync=sync, count=6)
+    file.write_bytes(left)
+    write_steps(path, file, sync="always", count=8)
+    assert file.read_bytes() == b"ABCDEFGH"
+
+
+@pytest.mark.parametrize("left", [b"", b"AB", b"XBCDEF"])
+def test_what_was_synced_before_a_checkpoint_can_not_have_been_lost(path: Path, tmp_path: Path, left: bytes) -> None:
+    file = tmp_path / "out.bin"
+    write_steps(path, file, sync="os", count=6, checkpoint_at=2)
+    file.write_bytes(b"ABC")
+    write_steps(path, file, sync="os", count=6)
+    assert file.read_bytes() == b"ABCDEF"
+    file.write_bytes(left)
+    with pytest.raises(OutputFileError, match="something else"):
+        write_steps(path, file, sync="os", count=7)
+    assert file.read_bytes() == left
+
+
+class NotingSyncs(LocalFileSystem):
+    """Which files were synced."""
+
+    def __init__(self) -> None:
+        self.paths: dict[int, str] = {}
+        self.synced: list[str] = []
+
+    def open(self, path: str, *, write: bool = False) -> int:
+        fd = super().open(path, write=write)
+        self.paths[fd] = path
+        return fd
+
+    def fsync(self, fd: int) -> None:
+        self.synced.append(self.paths.get(fd, ""))
+        super().fsync(fd)
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "checkpoint_async", "outside of a loop"])
+def test_a_checkpoint_syncs_what_an_earlier_process_has_not(path: Path, tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "out.bin"
+    write_steps(path, file, sync="os", count=3)
+    fs = NotingSyncs()
+    with trax.Job(path, sync="os", fs=fs) as job:
+        job.open(file, "ab")
+        if kind == "outside of a loop":
+            assert str(file) not in fs.synced
+            job.checkpoint(state=1)
+        for step in job.loop(range(4) if kind != "outside of a loop" else range(3)):
+            assert str(file) not in fs.synced
+            getattr(job, kind)(state=step)
+        assert str(file) in fs.synced
+
+
+def test_what_a_file_held_before_the_job_is_synced(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "out.bin"
+    file.write_bytes(b"before")
+    fs = NotingSyncs()
+    with trax.Job(path, sync="os", fs=fs) as job:
+        before = len(fs.synced)
+        job.open(file, "ab")
+        assert fs.synced[before] == str(file), "before the commit that names it"
+
+
+def test_what_was_logged_is_not_put_back_where_it_was_synced_later(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "out.bin"
+    with trax.Job(path, sync="os") as job:
+        out = job.open(file, "ab")
+        for step in job.loop(range(3)):
+            out.write(b"small" if step < 2 else bytes(2 << 20))
+    with open(file, "r+b") as damaged:
+        damaged.write(b"x")
+    with trax.Job(path, sync="os") as job, pytest.raises(OutputFileError, match="something else"):
+        job.open(file, "ab")
+
+
+def test_a_step_that_writes_much_has_its_file_synced_and_not_logged(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "out.bin"
+    write_steps(path, file, sync="os", count=3, size=(1 << 20) + 1)
+    assert sum(found.stat().st_size for found in path.rglob("*") if found.is_file()) < 1 << 20
+    with open(file, "r+b") as damaged:
+        damaged.truncate(5)
+    with pytest.raises(OutputFileError, match="something else"):
+        write_steps(path, file, sync="os", count=3)
+
+
 @pytest.mark.parametrize("name", ["a.h5", "a.npy", "a.npz", "a.nc"])
 def test_formats_that_do_not_append_are_refused_with_advice(path: Path, tmp_path: Path, name: str) -> None:
     with trax.Job(path) as job, pytest.raises(InvalidArgumentError, match=r"job\.checkpoint"):
@@ -448,6 +598,43 @@ def test_a_generator_goes_on_where_the_last_committed_step_left_it(tmp_path: Pat
         assert resumed == whole[:2] + whole[2 + fail_at :]
 
 
+def test_a_loop_restores_a_generator_that_none_of_its_steps_has_used(path: Path) -> None:
+    def work(first_loop: bool, fail: bool) -> float:
+        with trax.Job(path) as job:
+            rng = job.rng("a", 1, kind="random")
+            if first_loop:
+                for _ in job.loop(range(2), name="one"):
+                    rng.random()
+            for step in job.loop(range(3), name="two"):
+                if fail and step == 1:
+                    raise ZeroDivisionError
+            return float(rng.random())
+
+    with pytest.raises(ZeroDivisionError):
+        work(first_loop=True, fail=True)
+    expected = random.Random(1)
+    assert work(first_loop=False, fail=False) == [expected.random() for _ in range(3)][2]
+
+
+def test_a_step_that_only_spawns_children_changes_a_generator(path: Path) -> None:
+    numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
+
+    def work(fail: bool) -> list[float]:
+        drawn = []
+        with trax.Job(path) as job:
+            rng = job.rng("a", 1)
+            for step in job.loop(range(4)):
+                drawn.append(rng.spawn(1)[0].random())
+                if fail and step == 2:
+                    raise ZeroDivisionError
+        return drawn
+
+    with pytest.raises(ZeroDivisionError):
+        work(True)
+    expected = [child.random() for child in numpy.random.default_rng(1).spawn(4)]
+    assert work(False) == expected[2:]
+
+
 def test_a_generator_without_a_seed_keeps_the_one_it_was_given(path: Path) -> None:
     drawn = []
     for _ in range(2):
@@ -493,7 +680,7 @@ def test_global_generators_are_captured(path: Path) -> None:
 # All of it, killed everywhere
 
 
-def everything(directory: str) -> dict[str, Any]:
+def everything(directory: str, sync: Any = "always", codec: str | None = None) -> dict[str, Any]:
     """Two loops, a generator, two output files, checkpoints, a break."""
 
     def advance(state: dict[str, Any], entry: float) -> dict[str, Any]:
@@ -501,7 +688,7 @@ def everything(directory: str) -> dict[str, Any]:
         state["sum"] += entry
         return state
 
-    with trax.Job(os.path.join(directory, "job.trax")) as job:
+    with trax.Job(os.path.join(directory, "job.trax"), sync=sync, codec=codec) as job:
         state: dict[str, Any] = job.recover("state", lambda: {"count": 0, "sum": 0.0}, advance)
         rng = job.rng("moves", 7, kind="random")
         out = job.open(os.path.join(directory, "out.txt"))
@@ -530,13 +717,30 @@ def everything(directory: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("every", ["commit", "operation"])
 def test_a_job_that_is_killed_anywhere_ends_as_if_it_had_not_been(every: Any) -> None:
-    report = crash_everywhere(everything, every=every, limit=60)
+    report = crash_everywhere(everything, every=every, limit=2 * LIMIT)
     assert report.tried > 15
+    count(f"jobs: a kill (every={every!r})", report.crashes)
 
 
-def test_a_job_whose_power_fails_anywhere_ends_as_if_it_had_not() -> None:
-    report = crash_everywhere(everything, how="power loss", limit=20)
-    assert report.tried == 20
+@pytest.mark.parametrize("codec", ["json", "pickle"])
+def test_a_job_can_have_any_codec(codec: str) -> None:
+    job = functools.partial(everything, sync="os", codec=codec)
+    report = crash_everywhere(job, how="power loss", limit=LIMIT // 2)
+    count(f"jobs: a power loss (codec={codec!r})", report.crashes)
+
+
+@pytest.mark.parametrize("sync", ["always", "os"])
+def test_a_job_whose_power_fails_anywhere_ends_as_if_it_had_not(sync: Any) -> None:
+    job = functools.partial(everything, sync=sync)
+    report = crash_everywhere(job, how="power loss", every="operation", limit=LIMIT, samples=2)
+    assert report.tried == min(LIMIT, report.points)
+    count(f"jobs: a power loss (sync={sync!r})", report.crashes)
+
+
+def test_a_power_loss_during_the_recovery_from_another_one_changes_nothing() -> None:
+    job = functools.partial(everything, sync="os")
+    report = crash_everywhere(job, how="power loss", every="operation", limit=LIMIT // 2, crashes=2)
+    count("jobs: two power losses", report.crashes)
 
 
 def test_a_job_that_is_killed_twice_ends_as_if_it_had_not_been() -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
+import re
 import signal
 import subprocess
 import sys
+import textwrap
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +20,10 @@ import pytest
 import trax
 from trax.errors import InvalidArgumentError
 from trax.job import Policy, every, log_larger_than, on_signal, optimal
+from trax.job.deadlines import deadline_from
+from trax.job.meter import Meter
 from trax.job.policies import Facts, Optimal
-from trax.job.stopping import deadline_from
+from trax.storage.local.fs import LocalFileSystem
 
 
 class Clock:
@@ -113,7 +121,10 @@ def test_a_deadline_ends_the_loop_in_time_and_the_next_start_goes_on(path: Path)
     [
         ({"SLURM_JOB_END_TIME": "1700000000"}, 1_700_000_000.0),
         ({"PBS_WALLTIME": "3600"}, 4600.0),
+        ({"PBS_WALLTIME": "01:00:30"}, 4630.0),
         ({"PBS_WALLTIME": "unlimited"}, None),
+        ({"PBS_WALLTIME": "1:-2"}, None),
+        ({"SLURM_JOB_END_TIME": "soon"}, None),
         ({}, None),
     ],
 )
@@ -216,6 +227,165 @@ def test_a_second_interrupt_interrupts_at_once_and_costs_only_the_step(path: Pat
     child.expect("step 1")
     child.process.kill()
     child.end()
+
+
+MD = """
+import os, sys, trax
+with trax.Job("md.trax", checkpoint_when=trax.job.every(steps=1000)) as job:
+    state = job.recover("state", lambda: 0, lambda state, entry: state + entry)
+    for step in job.loop(range(6)):
+        print(os.getpid(), step, flush=True)
+        sys.stdin.readline()
+        job.log(state=1)
+sys.exit(job.exit_status)
+"""
+STUB = '#!/bin/sh\necho "{name} $*" >>"$LOG"\n{then}\n'
+
+
+def page_script(name: str) -> str:
+    page = (Path(__file__).parent.parent / "docs/how-to/slurm.rst").read_text(encoding="utf-8")
+    ((block),) = re.findall(rf":caption: {re.escape(name)}\n\n((?: {{3}}.*\n|\n)+)", page)
+    return textwrap.dedent(block)
+
+
+class Scheduler:
+    """Runs a script of the page, with commands that note how they were called in place of the scheduler's."""
+
+    def __init__(self, directory: Path, script: str) -> None:
+        self.directory, self._script = directory, script
+        (directory / "bin").mkdir()
+        (directory / "md.py").write_text(MD)
+        (directory / script).write_text(page_script(script))
+        self._stub("srun", 'exec "$@"')
+        self._stub("scontrol")
+        self._stub("qsub")
+        self._stub("python", f'exec {sys.executable} "$@"')
+
+    def _stub(self, name: str, then: str = "") -> None:
+        path = self.directory / "bin" / name
+        path.write_text(STUB.format(name=name, then=then))
+        path.chmod(0o755)
+
+    def run(self, number: signal.Signals | None, **variables: str) -> tuple[list[int], list[str]]:
+        """The steps that were begun until a signal in the second of them, and what was asked of the scheduler."""
+        (self.directory / "log").unlink(missing_ok=True)
+        search = f"{self.directory / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        paths = {"PATH": search, "LOG": str(self.directory / "log"), "PBS_O_WORKDIR": str(self.directory)}
+        source = str(Path(trax.__file__).parent.parent)
+        environment = {**os.environ, **paths, "PYTHONPATH": source, "SLURM_JOB_ID": "17", **variables}
+        process = subprocess.Popen(
+            ["bash", self._script],
+            cwd=self.directory,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdin is not None and process.stdout is not None
+        begun = []
+        for line in process.stdout:
+            pid, step = map(int, line.split())
+            begun.append(step)
+            if len(begun) == 2 and number is not None:
+                os.kill(pid, number)
+            with contextlib.suppress(BrokenPipeError):  # of a process that was killed
+                process.stdin.write("\n")
+                process.stdin.flush()
+        process.communicate(timeout=60)
+        asked = (self.directory / "log").read_text().splitlines()
+        return begun, [line for line in asked if line.startswith(("scontrol", "qsub"))]
+
+
+@pytest.mark.parametrize(
+    ("script", "number", "again"),
+    [("md.sh", signal.SIGUSR1, ["scontrol requeue 17"]), ("md.pbs", signal.SIGTERM, ["qsub md.pbs"])],
+)
+def test_the_scripts_of_the_page_queue_a_job_again_until_it_is_done(
+    tmp_path: Path, script: str, number: signal.Signals, again: list[str]
+) -> None:
+    scheduler = Scheduler(tmp_path, script)
+    assert scheduler.run(number) == ([0, 1], again)
+    assert scheduler.run(number) == ([2, 3], again)
+    assert scheduler.run(signal.SIGKILL) == ([4, 5], []), "and a job that has crashed is not queued again"
+    assert scheduler.run(None) == ([5], [])
+    assert scheduler.run(None) == ([], [])
+
+
+def test_a_job_of_slurm_whose_time_is_over_is_queued_again_without_a_signal(tmp_path: Path) -> None:
+    scheduler = Scheduler(tmp_path, "md.sh")
+    now = int(time.time())
+    assert scheduler.run(None, SLURM_JOB_END_TIME=str(now + 1)) == ([], ["scontrol requeue 17"])
+    assert scheduler.run(None, SLURM_JOB_END_TIME=str(now + 3600)) == ([0, 1, 2, 3, 4, 5], [])
+
+
+class HeldBlobs(LocalFileSystem):
+    """Blobs that other threads than the main one write wait until they may."""
+
+    def __init__(self) -> None:
+        self.may_go_on = threading.Event()
+
+    def create(self, path: str, mode: int | None = None) -> int:
+        if "blobs" in path and threading.current_thread() is not threading.main_thread():
+            assert self.may_go_on.wait(60)
+        return super().create(path, mode)
+
+
+def test_a_slow_checkpoint_is_one_of_the_last_hundred(path: Path) -> None:
+    clock = Clock()
+    with trax.Trax(path) as store:
+        meter = Meter(every(steps=1), clock, store)
+
+        def checkpoint(seconds: float) -> None:
+            meter.begin_commit()
+            clock.now += seconds
+            meter.note_checkpoint()
+
+        assert (meter.checkpoint_s, meter.slow_checkpoint_s) == (None, 1.0)
+        for seconds in (2.0, 30.0, 4.0):
+            checkpoint(seconds)
+        assert (meter.checkpoint_s, meter.slow_checkpoint_s) == (12.0, 30.0)
+        for _ in range(98):
+            checkpoint(1.0)
+        assert meter.slow_checkpoint_s == 30.0
+        checkpoint(1.0)
+        assert meter.slow_checkpoint_s == 4.0, "the other one is too long ago"
+
+
+def test_near_the_deadline_a_checkpoint_in_the_background_is_counted_and_waited_for(path: Path) -> None:
+    clock, fs = Clock(), HeldBlobs()
+    asked = []
+    with trax.Job(path, fs=fs, clock=clock, deadline_s=30, checkpoint_when=every(steps=100)) as job:
+        state = job.recover("state", lambda: 0, lambda state, entry: state + entry)
+        for step in job.loop(range(30)):
+            clock.now += 1
+            state += 1
+            job.log(state=1)
+            if step == 0:
+                job.checkpoint(state=state)
+            if step == 20:
+                job.checkpoint_async(state=state, large=bytes(1 << 20))
+            asked.append(job.should_checkpoint())
+            if asked[-1]:
+                fs.may_go_on.set()
+                job.checkpoint(state=state)
+        assert job.is_ending and job.stats()["checkpoints"] == 3, "it has waited for the one in the background"
+    assert asked.count(True) == 1 and asked[-1]
+    with trax.Trax(path) as store:
+        assert store.recover("state") == len(asked) and store.recover("large") == bytes(1 << 20)
+        assert [*store.entries("state")] == []
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_a_checkpoint_in_the_background_lets_the_end_begin_earlier(path: Path, in_background: bool) -> None:
+    clock, fs = Clock(), HeldBlobs()
+    with trax.Job(path, fs=fs, clock=clock, deadline_s=5) as job:
+        assert not job.is_ending, "before one is measured, a checkpoint takes a second, and the margin is three of them"
+        if in_background:
+            job.checkpoint_async(large=bytes(1 << 20))
+        assert job.is_ending == in_background
+        clock.now += 1
+        assert not job.is_ending, "it should be done by now"
+        fs.may_go_on.set()
 
 
 def test_the_handlers_are_put_back(path: Path) -> None:

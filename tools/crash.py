@@ -40,6 +40,11 @@ SEARCHES = [
         {"TRAX_CRASH_LIMIT": "2000", "TRAX_CRASH_DEEP": "10"},
     ),
     Search("power loss, random jobs", ("tests/test_crash.py", "-k", "not every_state"), {"TRAX_CRASH_RUNS": "20"}),
+    Search(
+        "long jobs",
+        ("tests/test_job.py", "tests/test_job_examples.py"),
+        {"TRAX_JOB_LIMIT": "150", "TRAX_JOB_EXAMPLES": "4"},
+    ),
     Search("corruption", ("tests/test_corruption.py",), {"TRAX_CORRUPTION_STRIDE": "1"}),
     Search("real file systems", ("tests/test_real_disks.py",), {"TRAX_SHUTDOWNS": "40"}),
     Search("SIGKILL", ("tests/test_sigkill.py", "tests/test_examples.py"), {"TRAX_KILLS": "120"}),

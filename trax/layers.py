@@ -2,14 +2,18 @@
 
 A layer is a module on top of :class:`trax.Trax` and calls what anybody can call, with names of its own
 (:class:`trax.names.LayerName`), so that it can live beside the names of a program. What only a layer's own store can do
-stands here: begin in a directory that still holds the files of an earlier library.
+stands here: begin in a directory that still holds the files of an earlier library, and make a record in two parts, of
+which the program gives one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from trax.codecs import get_codec
 from trax.codecs.base import Codec
-from trax.store import Trax
+from trax.store import MAX_COMMIT_BYTES, Trax
 
 
 class LayerStore(Trax):
@@ -25,3 +29,19 @@ class LayerStore(Trax):
         if writable:
             self._for_writing()
         self._check_open()
+
+    def encode(self, entry: Any, name: str) -> bytes:
+        """One entry, as :meth:`log_encoded` takes it."""
+        return self._codec.encode(entry, name)
+
+    def encode_record(self, mapping: Mapping[str, Any] | None, entries: dict[str, Any]) -> tuple[dict[str, bytes], int]:
+        """What ``log()`` would make of its arguments, as a dict of the caller's own, and the bytes of the entries."""
+        self._for_writing()
+        record, nbytes = self._encode_record(mapping, entries)
+        return record if type(record) is dict else dict(record), nbytes
+
+    def log_encoded(self, record: Mapping[str, bytes], nbytes: int) -> int:
+        """Log a record of checked names and encoded entries, which have so many bytes; as ``log()``."""
+        if nbytes > MAX_COMMIT_BYTES:
+            raise self._too_large("record", nbytes)
+        return self._for_writing().committer.log((record,), nbytes)

@@ -28,6 +28,7 @@ class Items(Generic[T]):
         self._items = items
         self._codec = codec
         self._hash = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        self.is_digested = codec is not None
         self.count = len(items) if isinstance(items, Sized) else None
 
     @property

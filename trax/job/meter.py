@@ -7,68 +7,82 @@ it as well, so that a test can say how long a checkpoint took.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
+from trax.job.deadlines import Clock
 from trax.job.policies import Facts, Optimal, Policy
-from trax.job.stopping import Clock
+from trax.job.state import STATE
 from trax.store import Trax
 
 T = TypeVar("T")
 _REMEMBERED = 100
 _SLOW = 0.99
+_LOOK_BYTES = 1 << 16
+_FRAME_BYTES = 100  # about what a record takes beside its entries
 
 
 class Meter:
     """The figures of one handle, and its policy."""
 
-    def __init__(self, policy: Policy, clock: Clock) -> None:
-        self._policy, self.now = policy, clock
-        self._began = clock()
+    def __init__(self, policy: Policy, clock: Clock, store: Trax) -> None:
+        self._policy, self.now, self._store = policy, clock, store
+        self._began = self._began_background = clock()
         self._began_commit = 0.0
         self._last_checkpoint = self._began
         self._costs: deque[float] = deque(maxlen=_REMEMBERED)
         self._steps_since = 0
-        self._log_bytes_then = 0
+        self._log_bytes_then = self._seen_growth = 0
+        self._unseen_growth = _LOOK_BYTES
+        self.checkpoint_s: float | None = None
+        """What a checkpoint takes, on average."""
+        self.slow_checkpoint_s = 1.0
+        """What 99 of 100 checkpoints don't exceed; a second before the first."""
+        self._facts = Facts(log_size=self._log_growth)
         self._replay_s = 0.0
         self._began_step = self._began
         self.longest_step_s = 0.0
         self.steps = self.checkpoints = self.replayed_steps = 0
 
-    def begin_step(self) -> None:
+    def begin_loop(self) -> None:
         self._began_step = self.now()
 
     def begin_commit(self) -> None:
+        """A commit with a checkpoint begins."""
         self._began_commit = self.now()
 
-    def end_step(self, changes: Mapping[str, Any], store: Trax) -> None:
-        """A step was committed, with or without a checkpoint."""
+    def end_step(self, nbytes: int) -> None:
+        """A step was committed, with so many bytes of entries, and the next one begins."""
+        now = self.now()
         self.steps += 1
+        self._unseen_growth += nbytes + _FRAME_BYTES
         self._steps_since += 1
-        self.longest_step_s = max(self.longest_step_s, self.now() - self._began_step)
-        if changes:
-            self.note_checkpoint(store)
+        if now - self._began_step > self.longest_step_s:
+            self.longest_step_s = now - self._began_step
+        self._began_step = now
 
-    def note_checkpoint(self, store: Trax) -> None:
+    def note_checkpoint(self) -> None:
         """A checkpoint was committed."""
         now = self.now()
-        self._costs.append(max(now - self._began_commit, 0.0))
-        self._last_checkpoint = now
-        self._steps_since = 0
-        self._log_bytes_then = _log_bytes(store)
+        self._note_cost(now - self._began_commit)
+        self._begin_interval(now)
         self.checkpoints += 1
 
-    def note_background_begun(self, store: Trax) -> None:
+    def note_background_begun(self) -> None:
         """A checkpoint in the background has begun: what comes now is behind it."""
-        self._last_checkpoint = self.now()
-        self._steps_since = 0
-        self._log_bytes_then = _log_bytes(store)
+        self._began_background = self.now()
+        self._begin_interval(self._began_background)
 
     def note_background(self, began: float, succeeded: bool) -> None:
         """It has ended."""
         if succeeded:
-            self._costs.append(max(self.now() - began, 0.0))
+            self._note_cost(self.now() - began)
             self.checkpoints += 1
+
+    def count_replayed(self) -> None:
+        """How many steps a recovery has to replay."""
+        entries = self._store.entries(STATE)
+        self.replayed_steps = sum(isinstance(entry, int) or entry[0] is not None for _, entry in entries)
 
     def timed_replay(self, replay: Callable[[], T]) -> T:
         began = self.now()
@@ -78,21 +92,16 @@ class Meter:
             self._replay_s += max(self.now() - began, 0.0)
 
     @property
-    def slow_checkpoint_s(self) -> float:
-        """What 99 of 100 checkpoints don't exceed; a second before the first."""
-        costs = sorted(self._costs)
-        return costs[min(int(_SLOW * len(costs)), len(costs) - 1)] if costs else 1.0
+    def background_rest_s(self) -> float:
+        """What a checkpoint that is being written in the background may still take."""
+        return max(self.slow_checkpoint_s - (self.now() - self._began_background), 0.0)
 
-    @property
-    def checkpoint_s(self) -> float | None:
-        return sum(self._costs) / len(self._costs) if self._costs else None
-
-    def is_due(self, store: Trax, *, in_step: bool) -> bool:
+    def is_due(self, *, in_step: bool) -> bool:
         """Whether the policy says that it is time; the present step counts as one."""
-        return self._policy.is_due(self._facts(lambda: _log_bytes(store) - self._log_bytes_then, in_step))
+        return self._policy.is_due(self._facts_now(in_step))
 
     def stats(self) -> dict[str, object]:
-        facts = self._facts(int, False)
+        facts = self._facts_now(False)
         interval_s = self._policy.interval_s(facts) if isinstance(self._policy, Optimal) else None
         return {
             "steps": self.steps,
@@ -106,21 +115,38 @@ class Meter:
     @property
     def replay_ratio(self) -> float:
         """Seconds of replay for a second of work; 1 where there is nothing to tell it from."""
+        if not (self._replay_s > 0 and self.replayed_steps and self.steps):
+            return 1.0
         work_s = self.now() - self._began - self._replay_s - sum(self._costs)
-        if not (self._replay_s > 0 and self.replayed_steps and self.steps and work_s > 0):
+        if work_s <= 0:
             return 1.0
         return (self._replay_s / self.replayed_steps) / (work_s / self.steps)
 
-    def _facts(self, log_size: Callable[[], int], in_step: bool) -> Facts:
-        return Facts(
-            steps=self._steps_since + in_step,
-            seconds=self.now() - self._last_checkpoint,
-            log_size=log_size,
-            checkpoint_s=self.checkpoint_s,
-            replay_ratio=self.replay_ratio,
-            has_signal=False,  # the job asks for it before it asks the policy
-        )
+    def _note_cost(self, cost_s: float) -> None:
+        self._costs.append(max(cost_s, 0.0))
+        self.checkpoint_s = sum(self._costs) / len(self._costs)
+        self.slow_checkpoint_s = sorted(self._costs)[min(int(_SLOW * len(self._costs)), len(self._costs) - 1)]
 
+    def _begin_interval(self, now: float) -> None:
+        self._last_checkpoint = now
+        self._steps_since = 0
+        self._log_bytes_then = self._log_bytes()
+        self._seen_growth = self._unseen_growth = 0
 
-def _log_bytes(store: Trax) -> int:
-    return int(str(store.stats()["log_bytes"]))
+    def _log_growth(self) -> int:
+        """By how much the log has grown; looked at now and then, since that takes a while, and else reckoned."""
+        if self._unseen_growth >= _LOOK_BYTES:
+            self._seen_growth, self._unseen_growth = self._log_bytes() - self._log_bytes_then, 0
+        return self._seen_growth + self._unseen_growth
+
+    def _log_bytes(self) -> int:
+        return int(str(self._store.stats()["log_bytes"]))
+
+    def _facts_now(self, in_step: bool) -> Facts:
+        """The same object each time: it is asked for in each step."""
+        facts = self._facts
+        facts.steps = self._steps_since + in_step
+        facts.seconds = self.now() - self._last_checkpoint
+        facts.checkpoint_s = self.checkpoint_s
+        facts.replay_ratio = self.replay_ratio
+        return facts

@@ -1,9 +1,13 @@
 """Output files that roll back with the state of their job.
 
 What is written is held in memory, handed to the operating system in large pieces, and becomes part of the job's state
-with the step that wrote it: the step's commit names the file's length and the checksum of all that lies before it. With
-``sync="always"`` the file is synced before that commit; otherwise before each checkpoint and at the end. When the job
-is started again, the file must still begin with what the last commit names; what follows is cut off.
+with the step that wrote it: the step's commit names the file's length and the checksum of all that lies before it. When
+the job is started again, the file must still begin with what the last commit names; what follows is cut off.
+
+A commit must not outlive the bytes that it names. With ``sync="always"`` the file is synced before the commit.
+Otherwise neither is synced by then, and a power loss may take either; so the bytes are a part of the commit as well,
+and are put back from the log into a file that has lost them. A step that writes much has its file synced instead, and
+so has each checkpoint, behind which the log begins anew.
 
 The checksum (CRC-32) is carried on, so that the cost of a commit is that of what was appended. It finds accidents, not
 forgeries.
@@ -12,11 +16,13 @@ forgeries.
 from __future__ import annotations
 
 import io
+import logging
 import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from trax.errors import InvalidArgumentError, OutputFileError
+from trax.job.state import Position
 from trax.storage.local import crc
 from trax.storage.local.fs import FileSystem, write_all
 from trax.storage.local.refusal import asking
@@ -24,7 +30,9 @@ from trax.storage.local.refusal import asking
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+logger = logging.getLogger("trax")
 _HELD_BYTES = 1 << 20
+_LOGGED_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 20
 
 
@@ -40,47 +48,54 @@ class AppendedFile:
         self.is_repeating = False
         self._held = bytearray()
         self._checksum = 0
-        self._synced = True
+        self._is_synced = False
         self.length = 0
         """Of the file, with what is held."""
         self._written = 0
+        self._named = 0
+        """The length that the last commit names."""
         kind = fs.kind(path)
         if kind not in ("file", "absent"):
             raise InvalidArgumentError(f"{path} is no file: an output file is a regular one.", path=path, reason=kind)
         with asking("create" if kind == "absent" else "open", path):
             self._fd = fs.create(path) if kind == "absent" else fs.open(path, write=True)
 
-    def begin(self) -> list[int]:
+    def begin(self) -> Position:
         """A file that the job did not know: what it holds stays. Its position, which is on stable storage."""
         with asking("sync", self.path):
             size = self._fs.size(self._fd)
-            self._checksum = self._checksum_of(size)
+            self._checksum = self._checksum_of(0, size, 0)
             self._fs.fsync(self._fd)  # makes durable: what the file held before, which the commit is about to name
             # Makes durable: the file's name, or a power loss leaves a commit that names a file that is not there.
             self._fs.fsync_directory(os.path.dirname(self.path))
-        self.length = self._written = size
-        return self.position
+        self.length = self._written = self._named = size
+        return [size, self._checksum, 0]
 
-    def roll_back(self, length: int, checksum: int) -> None:
-        """Cut the file back to what a commit names; OutputFileError, and nothing changed, if that is not there."""
+    def roll_back(self, positions: Iterable[Position]) -> None:
+        """Bring the file back to the last of the positions that it had; OutputFileError, and nothing changed, if it
+        does not hold what was synced of it.
+        """
+        length = checksum = 0
+        lost: list[tuple[int, bytes]] = []
         with asking("read", self.path):
             size = self._fs.size(self._fd)
-            found = self._checksum_of(length) if size >= length else None
-        if found is None:
-            raise self._changed(f"it should hold at least {length:,} bytes, and has {size:,}")
-        if found != checksum:
-            raise self._changed(f"its first {length:,} bytes are not the ones that the job has written")
+            for end, expected, _, *logged in positions:
+                if logged:
+                    if self._read(length, end) != logged[0]:
+                        lost.append((length, logged[0]))
+                else:
+                    # It was synced by then, with all before it.
+                    if size < end:
+                        raise self._changed(f"it should hold at least {end:,} bytes, and has {size:,}")
+                    if lost or self._checksum_of(length, end, checksum) != expected:
+                        raise self._changed(f"its first {end:,} bytes are not the ones that the job has written")
+                length, checksum = end, expected
+        self._put_back(lost)
         with asking("cut back", self.path):
             if size > length:
                 self._fs.truncate(self._fd, length)
-                self._synced = False
-        self.length = self._written = length
+        self.length = self._written = self._named = length
         self._checksum = checksum
-
-    @property
-    def position(self) -> list[int]:
-        """What a commit names: the length, and the checksum of all before it. Nothing may be held."""
-        return [self._written, self._checksum]
 
     def append(self, data: ReadableBuffer) -> int:
         """Write at the end; returns the number of bytes."""
@@ -92,6 +107,18 @@ class AppendedFile:
         if len(self._held) >= _HELD_BYTES:
             self.flush()
         return nbytes
+
+    def bring(self, *, sync: bool) -> Position | None:
+        """Hand over what was appended, before the commit that names it. What the commit has to say; None: nothing."""
+        appended = self.length - self._named
+        if sync or appended > _LOGGED_BYTES:
+            self.sync()
+        if not appended:
+            return None
+        self.flush()
+        logged = [] if self._is_synced else [self._read(self._named, self.length)]
+        self._named = self.length
+        return [self.length, self._checksum, 1, *logged]
 
     def flush(self) -> None:
         """Hand what is held to the operating system."""
@@ -106,29 +133,46 @@ class AppendedFile:
         self._checksum = crc.crc32(self._held, self._checksum)
         self._written += len(self._held)
         self._held.clear()
-        self._synced = False
+        self._is_synced = False
 
     def sync(self) -> None:
         """All that was appended is on stable storage when this returns."""
         self.flush()
-        if not self._synced:
+        if not self._is_synced:
             with asking("sync", self.path):
                 self._fs.fsync(self._fd)  # makes durable: contents and length, before the commit that names them
-            self._synced = True
+            self._is_synced = True
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             self._fs.close(fd)
 
-    def _checksum_of(self, length: int) -> int:
-        checksum = offset = 0
-        while offset < length:
-            data = self._fs.pread(self._fd, min(_CHUNK_BYTES, length - offset), offset)
+    def _put_back(self, lost: list[tuple[int, bytes]]) -> None:
+        """Write what a power loss has taken, as the log has it."""
+        if lost:
+            nbytes = sum(len(data) for _, data in lost)
+            logger.warning("%s had lost %s bytes of the last steps, put back from the log", self.path, f"{nbytes:,}")
+        with asking("write", self.path):
+            for offset, data in lost:
+                write_all(self._fs, self._fd, data, offset)
+
+    def _read(self, start: int, end: int) -> bytes:
+        """What the file has there; less at its end."""
+        parts = []
+        while start < end and (data := self._fs.pread(self._fd, min(_CHUNK_BYTES, end - start), start)):
+            parts.append(data)
+            start += len(data)
+        return b"".join(parts)
+
+    def _checksum_of(self, start: int, end: int, checksum: int) -> int:
+        """The checksum up to ``end``, carried on from the one up to ``start``."""
+        while start < end:
+            data = self._read(start, min(start + _CHUNK_BYTES, end))
             if not data:
-                raise self._changed(f"it became shorter than {length:,} bytes while it was read")
+                raise self._changed(f"it became shorter than {end:,} bytes while it was read")
             checksum = crc.crc32(data, checksum)
-            offset += len(data)
+            start += len(data)
         return checksum
 
     def _changed(self, how: str) -> OutputFileError:
@@ -198,8 +242,6 @@ class TextOutput(io.TextIOBase):
         if not self.closed:
             self._file.flush()
 
-
-Output = BinaryOutput | TextOutput
 
 _ADVICE = {
     ".h5": "HDF5 changes its file in the middle: keep arrays in the store, job.checkpoint(name=array), or write "

@@ -26,7 +26,7 @@ class Facts:
     steps: int = 0
     seconds: float = 0.0
     log_size: Callable[[], int] = int
-    """Bytes by which the log has grown: asked for only by who needs it, since that takes a while."""
+    """Bytes by which the log has grown, about: asked for only by who needs it, since that may take a while."""
     checkpoint_s: float | None = None
     """How long a checkpoint takes, on average; None before the first."""
     replay_ratio: float = 1.0

@@ -1,8 +1,9 @@
 """What a job keeps about itself, beside the names of its user: one name, ``trax:job:state``.
 
-The value is a :class:`JobState`. An entry is ``[loop, done]``, or ``[loop, done, changes]``: each step of a loop logs
-one, in the same commit as what the user logged in that step. ``loop`` is None for what happens outside of a loop: a
-generator that was made, an output file that was opened for the first time.
+The value is a :class:`JobState`. Each step of a loop logs one entry, in the same commit as what the user logged in that
+step: the number of steps that are done, which is all that most steps have to say and then means the last of the loops;
+or ``[loop, done, changes]``. ``loop`` is None for what happens outside of a loop: a generator that was made, an output
+file that was opened for the first time.
 
 The position of an output file and the state of a generator change with a step, and only with a step. What a job does
 outside of its loops it does again each time it is started; so a generator begins at its ``created`` state, and goes on
@@ -14,8 +15,13 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from trax.names import layer_name
+from trax.store import Trax
 
 STATE = layer_name("job", "state")
+Entry = int | list[Any]
+Position = list[Any]
+"""Of an output file: its length, the checksum of what lies before it, and whether a step has written it. In an entry
+also the bytes themselves that were appended, where the file was not synced before the commit."""
 
 
 class LoopState(TypedDict):
@@ -38,7 +44,7 @@ class JobState(TypedDict):
 
     loops: dict[str, LoopState]
     created: dict[str, Any]
-    files: dict[str, list[int]]
+    files: dict[str, Position]
     config: list[Any]
     """The configuration alone; empty before there was any."""
     replays: dict[str, list[Any]]
@@ -49,23 +55,42 @@ def new_state() -> JobState:
     return JobState(loops={}, created={}, files={}, config=[], replays={})
 
 
-def fold(state: JobState, entry: list[Any]) -> JobState:
+def recover_state(store: Trax) -> tuple[JobState, dict[str, Position]]:
+    """The state as of the last commit, and the positions of the files as of its checkpoint."""
+    checkpointed: list[dict[str, Position]] = []
+
+    def noting(state: JobState, entry: Entry) -> JobState:
+        if not checkpointed:
+            checkpointed.append(dict(state["files"]))
+        return fold(state, entry)
+
+    state: JobState = store.recover(STATE, new_state, noting)
+    return state, checkpointed[0] if checkpointed else dict(state["files"])
+
+
+def last_loop(state: JobState) -> str | None:
+    """The loop that a job is in, or was in when it ended."""
+    return next(reversed(state["loops"]), None)
+
+
+def fold(state: JobState, entry: Entry) -> JobState:
     """What one entry makes of the state. The running job and the recovery share it, so they can't differ."""
-    name, done, *rest = entry
-    changes = rest[0] if rest else {}
+    loops = state["loops"]
+    if isinstance(entry, int):
+        loops[next(reversed(loops))]["done"] = entry
+        return state
+    name, done, changes = entry
     if name is not None:
-        if name not in state["loops"]:
-            state["loops"][name] = LoopState(done=0, items=[], finished=False, digest=b"", generators={})
-        loop = state["loops"][name]
+        if name not in loops:
+            loops[name] = LoopState(done=0, items=[], finished=False, digest=b"", generators={})
+        loop = loops[name]
         loop["done"] = done
-        if changes:
-            loop["items"] = changes.get("items", loop["items"])
-            loop["finished"] = changes.get("finished", loop["finished"])
-            loop["digest"] = changes.get("digest", loop["digest"])
-            loop["generators"] |= changes.get("generators", {})
-    if changes:
-        state["files"] |= changes.get("files", {})
-        state["created"] |= changes.get("created", {})
-        state["config"] = changes.get("config", state["config"])
-        state["replays"] |= changes.get("replays", {})
+        loop["items"] = changes.get("items", loop["items"])
+        loop["finished"] = changes.get("finished", loop["finished"])
+        loop["digest"] = changes.get("digest", loop["digest"])
+        loop["generators"] |= changes.get("generators", {})
+    state["files"] |= {key: position[:3] for key, position in changes.get("files", {}).items()}
+    state["created"] |= changes.get("created", {})
+    state["config"] = changes.get("config", state["config"])
+    state["replays"] |= changes.get("replays", {})
     return state

@@ -1,0 +1,71 @@
+"""The random generators of a job: which there are, where each goes on, and which of them a step has changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trax.errors import InvalidArgumentError
+from trax.job.generators import State, Tracked, global_generators, kind_of, make
+from trax.job.state import LoopState
+from trax.job.steps import Steps
+from trax.names import check_name
+
+
+class Randomness:
+    """The generators, by their keys: ``rng:`` and the user's name, or ``global:`` and the module."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+        self.tracked: dict[str, Tracked] = {}
+        self._seen: dict[str, Any] = {}
+        """How each looked behind the last step of the present loop."""
+
+    def rng(self, name: str, seed: Any, kind: str) -> Any:
+        """The generator of that name, which is made if there is none."""
+        key = f"rng:{check_name(name)}"
+        if key not in self.tracked:
+            self._track(key, make(kind, seed), must_match=seed is not None)
+        return self.tracked[key].generator
+
+    def capture_global(self) -> None:
+        for name, tracked in global_generators().items():
+            if f"global:{name}" not in self.tracked:
+                self._track(f"global:{name}", tracked, must_match=False)
+
+    def begin_loop(self, stored: LoopState | None) -> None:
+        """From now on the generators are what they were behind the last step of this loop, if it had one."""
+        self._seen.clear()
+        for key, state in (stored["generators"] if stored else {}).items():
+            if key in self.tracked:
+                self.tracked[key].put(state)
+
+    def changed(self, stored: LoopState | None) -> dict[str, State]:
+        """The states of those that are not what the loop has stored."""
+        changed = {}
+        for key, tracked in self.tracked.items():
+            look = tracked.glance()
+            if key in self._seen and self._seen[key] == look:
+                continue
+            state = tracked.take()
+            if stored is None or state != stored["generators"].get(key):
+                changed[key] = state
+            self._seen[key] = look
+        return changed
+
+    def _track(self, key: str, tracked: Tracked, *, must_match: bool) -> None:
+        state = self._steps.state
+        created, now = state["created"].get(key), tracked.take()
+        if created is None:
+            self._steps.note({"created": {key: now}})
+        elif created != now:
+            if must_match or kind_of(created) != kind_of(now):
+                text = (
+                    f"the generator {key.partition(':')[2]!r} was made with another seed or kind when this job began. "
+                    f"Give it those, or another name; to change them, begin a new job in another store."
+                )
+                raise InvalidArgumentError(text, path=self._steps.store.path, reason="seed or kind")
+            tracked.put(created)
+        stored = state["loops"].get(self._steps.loop) if self._steps.loop is not None else None
+        if stored is not None and key in stored["generators"]:
+            tracked.put(stored["generators"][key])
+        self.tracked[key] = tracked
