@@ -13,7 +13,8 @@ from typing import Any
 
 from trax.codecs import get_codec
 from trax.codecs.base import Codec
-from trax.store import MAX_COMMIT_BYTES, Trax
+from trax.encoding import MAX_COMMIT_BYTES
+from trax.store import Trax
 
 
 class LayerStore(Trax):
@@ -37,11 +38,10 @@ class LayerStore(Trax):
     def encode_record(self, mapping: Mapping[str, Any] | None, entries: dict[str, Any]) -> tuple[dict[str, bytes], int]:
         """What ``log()`` would make of its arguments, as a dict of the caller's own, and the bytes of the entries."""
         self._for_writing()
-        record, nbytes = self._encode_record(mapping, entries)
-        return record if type(record) is dict else dict(record), nbytes
+        return self._encoder.record(mapping, entries)
 
     def log_encoded(self, record: Mapping[str, bytes], nbytes: int) -> int:
         """Log a record of checked names and encoded entries, which have so many bytes; as ``log()``."""
         if nbytes > MAX_COMMIT_BYTES:
-            raise self._too_large("record", nbytes)
+            self._encoder.checked_size("record", (record,))  # says what is wrong
         return self._for_writing().committer.log((record,), nbytes)
