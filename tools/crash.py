@@ -34,24 +34,24 @@ class Search:
 
 # The longest first: they set the time that the whole takes.
 SEARCHES = [
+    Search("failing operations", ("tests/test_faults.py",), {"TRAX_FAULT_STRIDE": "1"}),
+    Search("corruption", ("tests/test_corruption.py",), {"TRAX_CORRUPTION_STRIDE": "1"}),
+    Search("interrupts", ("tests/test_interrupts.py",), {"TRAX_FAULT_STRIDE": "1"}),
     Search(
         "power loss, fixed jobs",
         ("tests/test_crash.py", "-k", "every_state"),
         {"TRAX_CRASH_LIMIT": "2000", "TRAX_CRASH_DEEP": "10"},
     ),
-    Search("power loss, random jobs", ("tests/test_crash.py", "-k", "not every_state"), {"TRAX_CRASH_RUNS": "20"}),
+    Search("power loss, random jobs", ("tests/test_crash.py", "-k", "not every_state"), {"TRAX_CRASH_RUNS": "6"}),
     Search(
         "long jobs",
         ("tests/test_job.py", "tests/test_job_examples.py"),
         {"TRAX_JOB_LIMIT": "150", "TRAX_JOB_EXAMPLES": "4"},
     ),
-    Search("corruption", ("tests/test_corruption.py",), {"TRAX_CORRUPTION_STRIDE": "1"}),
     Search("real file systems", ("tests/test_real_disks.py",), {"TRAX_SHUTDOWNS": "40"}),
     Search("SIGKILL", ("tests/test_sigkill.py", "tests/test_examples.py"), {"TRAX_KILLS": "120"}),
     Search("fuzzing", ("tests/test_fuzz.py",), {"TRAX_FUZZ": "20"}),
-    Search("failing operations", ("tests/test_faults.py",), {"TRAX_FAULT_STRIDE": "6"}),
     Search("failing fsyncs", ("tests/test_fsync_failures.py",), {"TRAX_FAULT_STRIDE": "4"}),
-    Search("interrupts", ("tests/test_interrupts.py",), {"TRAX_FAULT_STRIDE": "4"}),
     Search(
         "layers",
         ("tests/test_events.py", "tests/test_positions.py", "tests/test_compat_checkpoint_logger.py", "tests/consumer"),
