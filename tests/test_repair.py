@@ -554,13 +554,36 @@ def damaged_stores() -> dict[str, Callable[[Path], None]]:
     }
 
 
-@pytest.mark.parametrize("what", damaged_stores())
-def test_power_loss_anywhere_leaves_the_damaged_store_or_the_repaired_one(path: Path, what: str) -> None:
+def test_what_a_repair_has_put_together_has_no_torn_tail_after_a_power_loss(path: Path) -> None:
+    flip(path / "snapshot", 60)
+    fs = RecordingFileSystem(path.parent)
+    with Repair(path, fs=fs) as repair:
+        assert repair.plan.rewritten is not None
+        assert repair.carry_out().ok
+    for _, image in crash_images(fs.start, fs.operations, random.Random(SEED), 60, after=len(fs.operations)):
+        with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
+            image.lay_out(directory)
+            with trax.Trax(Path(directory, path.name)) as store:
+                assert (store.stats()["rewritten_records"], store.stats()["torn_bytes"]) == (0, 0)
+
+
+class RecordingWithoutLinks(RecordingFileSystem):
+    def link(self, source: str, target: str) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+
+@pytest.mark.parametrize(
+    ("what", "make_fs"),
+    [*((what, RecordingFileSystem) for what in damaged_stores()), ("snapshot", RecordingWithoutLinks)],
+)
+def test_power_loss_anywhere_leaves_the_damaged_store_or_the_repaired_one(
+    path: Path, what: str, make_fs: type[RecordingFileSystem]
+) -> None:
     print(f"TRAX_SEED={SEED}")
     damaged_stores()[what](path)
     before = files_of(path)
     problems = [str(problem) for problem in verify_store(path).problems]
-    fs = RecordingFileSystem(path.parent)
+    fs = make_fs(path.parent)
     with Repair(path, fs=fs) as repair:
         assert repair.carry_out().ok
         fs.note("done")

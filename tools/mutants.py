@@ -2,7 +2,10 @@
 
 Each fsync, each fsync of a directory, each checksum, each comparison of a chain, a salt, an epoch or an owner, and the
 order of steps that depend on them. A mutant that no test notices is a missing test, or a superfluous safeguard. With
-words, only the mutants whose description has one of them. The tests that are likely to notice run first, then the rest.
+words, only the mutants whose description has one of them.
+
+The test that noticed last time runs first; ``tools/mutants.json`` remembers it. Then those that are likely to notice, then
+the rest. In the end all tests that have noticed something run on the code as it is, where they must pass.
 
 Prints what was taken away and the name of the test that noticed. Ends with status 1 if a mutant survived or did not
 fit the code.
@@ -10,16 +13,20 @@ fit the code.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
+MEMORY = ROOT / "tools" / "mutants.json"
 LOCAL = "trax/storage/local/"
 
 # What is run in one go, as pytest takes it.
@@ -49,6 +56,8 @@ REST = (
     CORRUPTION,
     REPAIR,
     FAULTS,
+    "tests/test_fsync_failures.py",
+    "tests/test_interrupts.py",
     CLI,
     LIVE,
     AFTER_A_KILL,
@@ -330,35 +339,33 @@ def apply(mutant: Mutant, text: str) -> str | None:
     return text
 
 
-def try_mutant(mutant: Mutant) -> str:
-    """The first test that notices, or "" when none does."""
+def try_mutant(mutant: Mutant, known: str | None) -> str:
+    """The first test that notices, or "" when none does; ``known`` is the one that did so last time."""
     with tempfile.TemporaryDirectory() as directory:
-        for part in ("trax", "tests", "examples"):
-            shutil.copytree(ROOT / part, Path(directory, part), ignore=shutil.ignore_patterns("__pycache__"))
+        copy_to(directory)
         file = Path(directory, mutant.file)
         text = apply(mutant, file.read_text())
         if text is None:
             return "DOES NOT FIT THE CODE"
         file.write_text(text)
+        if known is not None and run([known], directory) == known:
+            return known
         for tests in dict.fromkeys((*mutant.first, *REST)):
-            if failed := run(tests, directory):
+            if failed := run(tests.split(), directory):
                 return failed
     return ""
 
 
-def run(tests: str, directory: str) -> str:
+def copy_to(directory: str) -> None:
+    for part in ("trax", "tests", "examples", "docs"):
+        shutil.copytree(ROOT / part, Path(directory, part), ignore=shutil.ignore_patterns("__pycache__", "_build"))
+    for file in ("README.rst", "CHANGELOG.rst", "pyproject.toml", "setup.py"):
+        shutil.copy(ROOT / file, directory)
+
+
+def run(tests: Sequence[str], directory: str) -> str:
     """The first of the tests that fails there."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--show-capture=no",
-        *tests.split(),
-    ]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--show-capture=no", *tests]
     # Little of the search is enough: without a safeguard most states are wrong.
     effort = {"TRAX_CRASH_LIMIT": "30", "TRAX_CRASH_DEEP": "0"}
     environment = {**effort, **os.environ, "PYTHONPATH": directory}
@@ -367,23 +374,42 @@ def run(tests: str, directory: str) -> str:
             command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=300
         )
     except subprocess.TimeoutExpired:
-        return f"{tests} does not end"
+        return f"{' '.join(tests)} does not end"
     if done.returncode < 0:
         raise RuntimeError(f"the tests of a mutant were killed by signal {-done.returncode}: {tests}")
-    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
     if done.returncode and not failed:
-        return f"pytest ends with {done.returncode} at {tests}"
-    return failed[0].split(" - ")[0].split("::", 1)[-1] if failed else ""
+        return f"pytest ends with {done.returncode} at {' '.join(tests)}"
+    return failed[0].split(" ", 1)[1].split(" - ")[0] if failed else ""
+
+
+def check_killers(killers: Iterable[str]) -> str:
+    """The first of the tests that fails although nothing was taken away."""
+    with tempfile.TemporaryDirectory() as directory:
+        copy_to(directory)
+        by_file = defaultdict(list)
+        for killer in sorted(set(killers)):
+            if "::" in killer:
+                by_file[killer.split("::")[0]].append(killer)
+        return next(filter(None, (run(tests, directory) for tests in by_file.values())), "")
 
 
 def main(words: list[str]) -> int:
     chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.what for word in words)]
+    known: dict[str, str] = json.loads(MEMORY.read_text()) if MEMORY.exists() else {}
+    killers = {}
     bad = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for mutant, killer in zip(chosen, pool.map(try_mutant, chosen), strict=True):
-            print(f"{mutant.what:60} {killer or 'SURVIVED'}", flush=True)
+        outcomes = pool.map(try_mutant, chosen, [known.get(mutant.what) for mutant in chosen])
+        for mutant, killer in zip(chosen, outcomes, strict=True):
+            print(f"{mutant.what:60} {killer.split('::', 1)[-1] or 'SURVIVED'}", flush=True)
             if not killer or killer.startswith("DOES NOT FIT"):
                 bad.append(mutant.what)
+            elif "::" in killer:
+                known[mutant.what] = killers[mutant.what] = killer
+                MEMORY.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+    if false_alarm := check_killers(killers.values()):
+        bad.append(f"{false_alarm} fails on the code as it is")
     print(f"{len(chosen)} mutants, {len(chosen) - len(bad)} noticed", *bad, sep="\n  ")
     return 1 if bad or not chosen else 0
 

@@ -81,7 +81,7 @@ class Repair:
                 if writer is not None:
                     # Only now: a segment that has a mark, and that no snapshot names, is the sign of a later snapshot.
                     writer.mark(repaired.sequence, closing=True)
-                    writer.sync()  # makes durable: the mark, without which the next opening would write all of it again
+                    writer.sync()  # makes durable: the mark, a half of which would be reported as a torn tail
                 self._remove_what_is_not_named(repaired)
         finally:
             if writer is not None:
