@@ -109,7 +109,6 @@ MUTANTS = [
     Mutant("no fsync of the copies that a repair keeps", "trax/repair.py", "self._fs.fsync(fd)", "pass", (REPAIR,)),
     Mutant("no fsync of the log that a repair puts together", "trax/repair.py", "writer.sync()  # makes durable: the records", "pass  # the records", (REPAIR,)),
     Mutant("no fsync of the mark behind a repair", "trax/repair.py", "writer.sync()  # makes durable: the mark", "pass  # the mark", (REPAIR,)),
-    Mutant("no fsync of imported records", "trax/interchange.py", "storage.sync()", "pass", (CRASH,)),
     Mutant("fsync does nothing", LOCAL + "fs.py", "os.fsync(fd)", "pass", (SAFEGUARDS,)),
     Mutant("fdatasync does nothing", LOCAL + "fs.py", "os.fdatasync(fd)", "pass", (SAFEGUARDS,)),
     # Fsyncs of directories: without them a name is not there.

@@ -218,8 +218,7 @@ def _fill(storage: LocalStorage, lines: _Lines, header: _Header) -> Counts:
     try:
         writer = _ImportWriter(storage, lines)
         counts = writer.run(header.sequence)
-        storage.sync()  # makes durable: the records, before the snapshot below is the first to count on them
-        storage.publish(writer.names, header.sequence)
+        storage.publish(writer.names, header.sequence)  # and the records: it seals them
         return counts
     finally:
         storage.close()

@@ -152,7 +152,8 @@ class Storage(Protocol):
     def publish(self, names: Mapping[str, Stored], sequence: int, ahead: Sequence[tuple[int, Commit]] = ()) -> None:
         """Replace the snapshot; the ``ahead`` records, with their first sequences, become part of the log with it.
 
-        The caller has synced the log. StorageError: nothing happened. FinishedError: nobody knows what happened.
+        What was appended before is on stable storage with it. StorageError: nothing happened. FinishedError: nobody
+        knows what happened.
         """
 
     def discard(self, values: Iterable[BlobReference]) -> None:
