@@ -388,6 +388,16 @@ def test_a_checkpoint_in_the_background_lets_the_end_begin_earlier(path: Path, i
         fs.may_go_on.set()
 
 
+def test_a_job_that_has_ended_for_its_deadline_stays_so_when_a_checkpoint_turns_out_to_be_fast(path: Path) -> None:
+    clock = Clock()
+    with trax.Job(path, clock=clock, deadline_s=10) as job:
+        for _ in job.loop(range(30), name="first"):
+            clock.now += 1
+        job.checkpoint(state=1)  # it takes no time, and three seconds were kept for it
+        assert job.is_ending and job.exit_status == 75
+        assert list(job.loop(range(3), name="second")) == [], "the first one has not come to its end"
+
+
 def test_the_handlers_are_put_back(path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with trax.Job(path):

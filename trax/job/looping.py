@@ -51,7 +51,7 @@ class Looping:
                 f"a job are not nested. Use an ordinary for inside, or one job.loop(itertools.product(…))."
             )
             raise LoopError(text, path=steps.store.path, reason="nested")
-        if self._ending.is_near:
+        if self._ending.begins():
             return iter(())
         if name in self._entered:
             text = f"there was a loop {name!r} in this job already: give each a name of its own, job.loop(…, name=…)."
@@ -80,7 +80,7 @@ class Looping:
                 self._end_step(items, name, done)
                 if bar is not None:
                     bar.update()
-                if ending.is_near:
+                if ending.begins():
                     return
             if items.count is None:
                 steps.begin(name)
