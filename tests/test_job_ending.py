@@ -178,7 +178,7 @@ class Child:
         self.process.stdin.flush()
 
     def end(self) -> int:
-        self.process.communicate(timeout=60)
+        self.process.communicate(timeout=6)
         return self.process.returncode
 
 
@@ -291,7 +291,7 @@ class Scheduler:
             with contextlib.suppress(BrokenPipeError):  # of a process that was killed
                 process.stdin.write("\n")
                 process.stdin.flush()
-        process.communicate(timeout=60)
+        process.communicate(timeout=6)
         asked = (self.directory / "log").read_text().splitlines()
         return begun, [line for line in asked if line.startswith(("scontrol", "qsub"))]
 
@@ -403,3 +403,50 @@ def test_the_handlers_are_put_back(path: Path) -> None:
     with trax.Job(path):
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_jobs_that_are_closed_in_any_order_put_the_handlers_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    one, other = trax.Job(tmp_path / "one.trax"), trax.Job(tmp_path / "other.trax")
+    one.close()
+    signal.raise_signal(signal.SIGTERM)
+    assert (one.interrupted, other.interrupted) == (None, signal.SIGTERM)
+    other.close()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("signals", [["SIGTREM"], "SIGTERM", ["SIGKILL"], [0], 15])
+def test_signals_that_can_not_be_watched_are_refused(path: Path, signals: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="signal"):
+        trax.Job(path, signals=signals)
+    trax.Job(path).close()  # it was let go of
+
+
+def test_a_signal_that_is_named_twice_is_watched_once(path: Path) -> None:
+    with trax.Job(path, signals=["SIGUSR1", signal.SIGUSR1]) as job:
+        signal.raise_signal(signal.SIGUSR1)
+        assert job.interrupted == signal.SIGUSR1
+
+
+WORKER = """
+import multiprocessing, sys, threading, trax
+def work(connection):
+    connection.send("ready")
+    threading.Event().wait()
+with trax.Job(sys.argv[1]) as job:
+    for step in job.loop(range(2)):
+        here, there = multiprocessing.Pipe()
+        worker = multiprocessing.get_context("fork").Process(target=work, args=(there,))
+        worker.start()
+        here.recv()
+        worker.terminate()  # as a pool does with its workers
+        worker.join(float(sys.argv[2]))
+        print(worker.exitcode)
+        worker.kill()
+"""
+
+
+def test_a_worker_that_was_forked_in_a_step_can_be_ended(path: Path) -> None:
+    command = [sys.executable, "-c", WORKER, str(path), "60"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, cwd=Path(__file__).parent.parent)
+    assert done.stdout == "-15\n-15\n", done.stderr

@@ -68,7 +68,8 @@ class Job:
     ``signals``
         Those after which the loop ends, behind the step that it is in; ``interrupted`` is then the first that came.
         They are watched from the opening to the closing of a job that is opened in the main thread. The handlers that
-        were there before are called as well. A second SIGINT interrupts at once.
+        were there before are called as well. A second SIGINT interrupts at once. In a forked child SIGTERM does what
+        it did before, since ``multiprocessing`` ends its workers by it; the others are left to the job.
     ``deadline_s``
         After how many seconds the job has to have ended; None: what SLURM or PBS say. The loop ends behind the first
         step that leaves less than ``deadline_margin`` times what a slow checkpoint takes, and the longest step.
