@@ -196,6 +196,34 @@ def test_a_step_that_an_exception_leaves_is_not_committed_even_if_it_is_caught(
         assert list(job.loop(range(5))) == [2, 3, 4]
 
 
+class Holding:
+    """A context manager that holds the exception which it has swallowed."""
+
+    def __enter__(self) -> None:
+        self.error: BaseException | None = None
+
+    def __exit__(self, kind: Any, value: BaseException | None, traceback: Any) -> bool:
+        self.error = value
+        return True
+
+
+def test_a_step_that_an_exception_leaves_is_not_committed_when_it_is_let_go_of_somewhere_else(path: Path) -> None:
+    def fail(job: Any) -> None:
+        loop = job.loop(range(5))  # the traceback holds this frame, and so the loop
+        for step in loop:
+            job.log(sum=1)
+            if step == 2:
+                raise KeyError
+
+    with trax.Job(path) as job:
+        job.recover("sum", lambda: 0, plus)
+        with Holding():
+            fail(job)
+        with pytest.raises(StepError):
+            job.log(sum=1)
+    assert steps(path, range(5)) == [2, 3, 4]
+
+
 def test_a_failure_to_commit_the_step_that_break_ends_is_raised_by_the_next_call(path: Path) -> None:
     def leave(job: Any) -> None:
         for _ in job.loop(range(3)):

@@ -14,7 +14,7 @@ from trax.job.background import Background
 from trax.job.ending import Ending
 from trax.job.files import OutputFiles
 from trax.job.items import Items
-from trax.job.leaving import left_by_break
+from trax.job.leaving import asking, left_by_break
 from trax.job.meter import Meter
 from trax.job.progress import progress_bar
 from trax.job.randomness import Randomness
@@ -75,6 +75,7 @@ class Looping:
                 if items.is_digested:
                     items.add(item)
                 steps.begin(name)
+                frames = asking()
                 yield item
                 done += 1
                 self._end_step(items, name, done)
@@ -86,7 +87,7 @@ class Looping:
                 steps.begin(name)
                 self._end_step(items, name, done, finished=True)
         except GeneratorExit:
-            if left_by_break():
+            if left_by_break(frames):
                 self._end_step_quietly(items, name, done + 1)
             else:
                 steps.leave("left")
