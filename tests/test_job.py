@@ -286,6 +286,19 @@ def test_a_nested_loop_is_refused_and_its_step_goes_on(path: Path) -> None:
     assert steps(path, range(2)) == []
 
 
+def test_loops_that_were_made_before_they_begin_are_checked_when_they_begin(path: Path) -> None:
+    with trax.Job(path) as job:
+        one, other = job.loop(range(2), name="one"), job.loop(range(2), name="other")
+        with pytest.raises(LoopError, match="not nested"):
+            next(iter(zip(one, other, strict=True)))
+        assert list(one) == [1], "its step goes on"
+    with trax.Job(path) as job:
+        one, again = job.loop(range(2), name="one"), job.loop(range(2), name="one")
+        assert list(one) == []
+        with pytest.raises(LoopError, match="already"):
+            list(again)
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

@@ -138,7 +138,6 @@ class Job:
 
         Raises LoopError where that can't be kept; in the step, what the commit raises.
         """
-        self._steps.check()
         wanted = Items(name, items, self.store.codec if check_items else None)
         return self._looping.over(wanted, check_name(name), desc or name)
 

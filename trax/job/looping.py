@@ -44,27 +44,14 @@ class Looping:
 
     def over(self, items: Items[T], name: str, description: str) -> Iterator[T]:
         """The items whose steps are not done; LoopError if the loop can't be begun or resumed here."""
-        steps = self._steps
-        if steps.step is not None:
-            text = (
-                f"the loop {name!r} was begun in a step of the loop {steps.loop!r}: a step is one commit, so loops of "
-                f"a job are not nested. Use an ordinary for inside, or one job.loop(itertools.product(…))."
-            )
-            raise LoopError(text, path=steps.store.path, reason="nested")
-        if self._ending.begins():
-            return iter(())
-        if name in self._entered:
-            text = f"there was a loop {name!r} in this job already: give each a name of its own, job.loop(…, name=…)."
-            raise LoopError(text, path=steps.store.path, reason="name used twice")
-        stored = steps.state["loops"].get(name)
-        if stored is None:
-            self._check_nothing_to_resume(name)
-        else:
-            self._check_resumable(name, stored, items)
+        self._check(items, name)
         return self._over(name, description, items)
 
     def _over(self, name: str, description: str, items: Items[T]) -> Iterator[T]:
         steps, ending = self._steps, self._ending
+        self._check(items, name)  # what was right when the loop was made may not be when it begins
+        if ending.begins():
+            return
         done, finished, digest = self._begin(name)
         if finished:
             return
@@ -148,6 +135,27 @@ class Looping:
         if self._files.opened and (files := self._files.changed(checkpoints=has_checkpoint)):
             changes["files"] = files
         return changes
+
+    def _check(self, items: Items[Any], name: str) -> None:
+        """LoopError if the loop can't be begun or resumed now."""
+        steps = self._steps
+        steps.check()
+        if steps.step is not None:
+            text = (
+                f"the loop {name!r} was begun in a step of the loop {steps.loop!r}: a step is one commit, so loops of "
+                f"a job are not nested. Use an ordinary for inside, or one job.loop(itertools.product(…))."
+            )
+            raise LoopError(text, path=steps.store.path, reason="nested")
+        if self._ending.is_near:
+            return  # it won't begin
+        if name in self._entered:
+            text = f"there was a loop {name!r} in this job already: give each a name of its own, job.loop(…, name=…)."
+            raise LoopError(text, path=steps.store.path, reason="name used twice")
+        stored = steps.state["loops"].get(name)
+        if stored is None:
+            self._check_nothing_to_resume(name)
+        else:
+            self._check_resumable(name, stored, items)
 
     def _check_nothing_to_resume(self, name: str) -> None:
         if self.resumes is not None:
