@@ -684,6 +684,33 @@ def test_a_generator_without_a_seed_keeps_the_one_it_was_given(path: Path) -> No
     assert drawn[0] == drawn[1]
 
 
+@pytest.mark.parametrize("kind", ["random", "PCG64"])
+def test_a_first_state_that_was_drawn_leaves_its_generator_behind_it(tmp_path: Path, kind: str) -> None:
+    def add(state: list[float], entry: float) -> list[float]:
+        return [*state, entry]
+
+    def drawn(path: Path, stop: str) -> list[float]:
+        with trax.Job(path) as job:
+            rng = job.rng("draws", seed=7, kind=kind)
+            state: list[float] = job.recover("state", lambda: [rng.random()], add)
+            if stop == "behind the state":
+                return state
+            between = rng.random()
+            for step in job.loop(range(2)):
+                state.append(rng.random())
+                job.log(state=state[-1])
+                if stop == "in the loop" and step == 1:
+                    raise KeyError
+            assert job.recover("state", replay_log=add) == state, "which draws nothing"
+            return [*state, between, rng.random()]
+
+    whole = drawn(tmp_path / "whole.trax", "")
+    drawn(tmp_path / "cut.trax", "behind the state")
+    with pytest.raises(KeyError):
+        drawn(tmp_path / "cut.trax", "in the loop")
+    assert drawn(tmp_path / "cut.trax", "") == whole
+
+
 def test_another_seed_or_kind_is_refused(path: Path) -> None:
     with trax.Job(path) as job:
         job.rng("a", 1, kind="random")

@@ -108,7 +108,7 @@ class Job:
             self._randomness = Randomness(steps)
             self._background = Background(steps, self._files, self._meter)
             self._ending = Ending(signals, deadline_s, deadline_margin, self._meter, self._background)
-            self._replays = Replays(steps, upgrades, self._meter, self._checkpoint_now)
+            self._replays = Replays(steps, self._randomness, upgrades, self._meter, self._checkpoint_now)
             self._looping = Looping(steps, self._randomness, self._files, self._background, self._ending, self._meter)
         except BaseException:
             self.store.close()
@@ -220,7 +220,8 @@ class Job:
         ChangedError if ``replay_log`` does something else than it did when the job began, as far as can be told: its
         code, its constants and those of its helpers are compared, in the same version of Python.
 
-        In a step it does not have what the step itself has logged.
+        ``create`` may draw from generators of the job: where its value is there already, they are as it left them. In a
+        step it does not have what the step itself has logged.
         """
         self._steps.check()
         return self._replays.recover(name, create, replay_log)

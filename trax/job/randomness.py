@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from trax.errors import InvalidArgumentError
@@ -32,6 +33,23 @@ class Randomness:
             if f"global:{name}" not in self.tracked:
                 self._track(f"global:{name}", tracked, must_match=False)
 
+    def draw(self, name: str, create: Callable[[], Any]) -> Any:
+        """The first value of a name, by ``create()``; the states of what that has drawn from are noted before the value
+        is stored, which is then not drawn again.
+        """
+        before = self._states()
+        value = create()
+        drawn = {key: state for key, state in self._states().items() if state != before.get(key)}
+        if drawn:
+            self._steps.note({"drawn": {name: drawn}})
+        return value
+
+    def has_drawn(self, name: str) -> None:
+        """The first value of the name was drawn by an earlier process: from here on the generators are behind that."""
+        for key, state in self._steps.state["drawn"].get(name, {}).items():
+            if key in self.tracked:
+                self.tracked[key].put(state)
+
     def begin_loop(self, stored: LoopState | None) -> None:
         """From now on the generators are what they were behind the last step of this loop, if it had one."""
         self._seen.clear()
@@ -51,6 +69,9 @@ class Randomness:
                 changed[key] = state
             self._seen[key] = look
         return changed
+
+    def _states(self) -> dict[str, State]:
+        return {key: tracked.take() for key, tracked in self.tracked.items()}
 
     def _track(self, key: str, tracked: Tracked, *, must_match: bool) -> None:
         state = self._steps.state
