@@ -719,7 +719,22 @@ def test_another_seed_or_kind_is_refused(path: Path) -> None:
             job.rng("a", 2, kind="random")
         with pytest.raises(InvalidArgumentError, match="no random generator"):
             job.rng("b", 2, kind="dice")
-        job.rng("a", 1, kind="random")
+        again = job.rng("a", 1, kind="random")
+        again.random()
+        with pytest.raises(InvalidArgumentError, match="another seed or kind"):
+            job.rng("a", 2, kind="random")
+        with pytest.raises(InvalidArgumentError, match="seed"):
+            job.rng("b", [1], kind="random")  # cannot be hashed, as random.Random wants it
+        assert job.rng("a", 1, kind="random") is again is job.rng("a", kind="random")
+
+
+def test_global_generators_that_were_captured_must_be_there_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numpy", reason="NumPy is not installed")
+    with trax.Job(path, codec="json") as job:
+        job.capture_global_rng()
+    monkeypatch.delitem(sys.modules, "numpy")
+    with trax.Job(path) as job, pytest.raises(InvalidArgumentError, match="import it before"):
+        job.capture_global_rng()
 
 
 def test_global_generators_are_captured(path: Path) -> None:

@@ -26,10 +26,21 @@ class Randomness:
         key = f"rng:{check_name(name)}"
         if key not in self.tracked:
             self._track(key, make(kind, seed), must_match=seed is not None)
+        else:
+            self._check_same(key, make(kind, seed).take(), must_match=seed is not None)
         return self.tracked[key].generator
 
     def capture_global(self) -> None:
-        for name, tracked in global_generators().items():
+        found = global_generators()
+        for key in self._steps.state["created"]:
+            kind, _, name = key.partition(":")
+            if kind == "global" and name not in found:
+                text = (
+                    f"the generators of {name} were captured when this job began, and {name} is not imported now: "
+                    f"import it before job.capture_global_rng()."
+                )
+                raise InvalidArgumentError(text, path=self._steps.store.path, reason="not imported")
+        for name, tracked in found.items():
             if f"global:{name}" not in self.tracked:
                 self._track(f"global:{name}", tracked, must_match=False)
 
@@ -79,14 +90,19 @@ class Randomness:
         if created is None:
             self._steps.note({"created": {key: now}})
         elif created != now:
-            if must_match or kind_of(created) != kind_of(now):
-                text = (
-                    f"the generator {key.partition(':')[2]!r} was made with another seed or kind when this job began. "
-                    f"Give it those, or another name; to change them, begin a new job in another store."
-                )
-                raise InvalidArgumentError(text, path=self._steps.store.path, reason="seed or kind")
+            self._check_same(key, now, must_match=must_match)
             tracked.put(created)
         stored = state["loops"].get(self._steps.loop) if self._steps.loop is not None else None
         if stored is not None and key in stored["generators"]:
             tracked.put(stored["generators"][key])
         self.tracked[key] = tracked
+
+    def _check_same(self, key: str, now: State, *, must_match: bool) -> None:
+        """InvalidArgumentError unless the generator was made as one that is in this state."""
+        created = self._steps.state["created"][key]
+        if kind_of(created) != kind_of(now) or (must_match and created != now):
+            text = (
+                f"the generator {key.partition(':')[2]!r} was made with another seed or kind when this job began. "
+                f"Give it those, or another name; to change them, begin a new job in another store."
+            )
+            raise InvalidArgumentError(text, path=self._steps.store.path, reason="seed or kind")
