@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import random
@@ -15,7 +16,15 @@ import pytest
 
 import trax
 from tests.counting import count
-from trax.errors import InvalidArgumentError, LoopError, OutputFileError, StepError, StorageError
+from trax.errors import (
+    ClosedError,
+    DiskFullError,
+    InvalidArgumentError,
+    LoopError,
+    OutputFileError,
+    StepError,
+    StorageError,
+)
 from trax.job.generators import BIT_GENERATORS
 from trax.job.state import STATE
 from trax.storage.local.fs import LocalFileSystem
@@ -465,6 +474,46 @@ def test_an_output_file_that_something_else_has_changed_is_refused_and_left_alon
             job.open(file)
         assert caught.value.reason == reason and caught.value.path == str(file)
     assert (file.read_bytes() if file.exists() else None) == left
+
+
+class FullDisk(LocalFileSystem):
+    """A disk on which, while it is full, only three bytes more of an output file find room."""
+
+    is_full = False
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        if not self.is_full:
+            return super().pwrite(fd, data, offset)
+        if len(data) <= 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().pwrite(fd, data[:3], offset)
+
+
+def test_what_a_full_disk_did_not_take_can_be_written_again(path: Path, tmp_path: Path) -> None:
+    fs, much = FullDisk(), "much " * 300_000
+    with trax.Job(path, fs=fs) as job:
+        out = job.open(tmp_path / "out.txt")
+        for _ in job.loop(range(2)):
+            out.write(much)
+            fs.is_full = True
+            for call in (out.flush, lambda: out.write("more\n")):
+                with pytest.raises(DiskFullError, match="repeat the call"):
+                    call()
+            fs.is_full = False
+            out.write("more\n")
+    assert (tmp_path / "out.txt").read_text() == 2 * (much + "more\n")
+    with trax.Job(path) as job:
+        job.open(tmp_path / "out.txt")
+
+
+def test_what_is_written_after_the_job_is_an_error(path: Path, tmp_path: Path) -> None:
+    with trax.Job(path) as job:
+        out = job.open(tmp_path / "out.txt")
+        for step in job.loop(range(2)):
+            out.write(f"{step}\n")
+    with pytest.raises(ClosedError, match="closed"):
+        out.write("end\n")
+    assert (tmp_path / "out.txt").read_text() == "0\n1\n"
 
 
 def test_a_file_that_something_else_appends_to_meanwhile_is_an_error(path: Path, tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ import io
 import logging
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from trax.errors import InvalidArgumentError, OutputFileError
+from trax.errors import ClosedError, InvalidArgumentError, OutputFileError
 from trax.job.state import Position
 from trax.storage.local import crc
 from trax.storage.local.fs import FileSystem, write_all
@@ -98,14 +99,17 @@ class AppendedFile:
         self._checksum = checksum
 
     def append(self, data: ReadableBuffer) -> int:
-        """Write at the end; returns the number of bytes."""
+        """Write at the end; returns the number of bytes. If it raises, nothing was appended."""
+        if self._fd < 0:
+            text = f"the job that writes {self.path} was closed. Write to it before, within the job."
+            raise ClosedError(text, path=self.path, reason="closed")
+        if len(self._held) >= _HELD_BYTES:
+            self.flush()
         with memoryview(data) as view:
             nbytes = view.nbytes
             if not self.is_repeating:
                 self._held += view.cast("B") if view.contiguous else view.tobytes()
                 self.length += nbytes
-        if len(self._held) >= _HELD_BYTES:
-            self.flush()
         return nbytes
 
     def bring(self, *, sync: bool) -> Position | None:
@@ -128,8 +132,13 @@ class AppendedFile:
             size = self._fs.size(self._fd)
             if size != self._written:
                 raise self._changed(f"the job has written {self._written:,} bytes, and it has {size:,}")
-            with memoryview(self._held) as data:
-                write_all(self._fs, self._fd, data, self._written)
+            try:
+                with memoryview(self._held) as data:
+                    write_all(self._fs, self._fd, data, self._written)
+            except OSError:
+                with suppress(OSError):  # the first error is the one that matters
+                    self._fs.truncate(self._fd, self._written)  # so that it can be repeated
+                raise
         self._checksum = crc.crc32(self._held, self._checksum)
         self._written += len(self._held)
         self._held.clear()
@@ -145,6 +154,7 @@ class AppendedFile:
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1
+        self._held.clear()
         if fd >= 0:
             self._fs.close(fd)
 
