@@ -349,6 +349,14 @@ def test_items_are_compared_by_their_digest_if_asked_for(path: Path) -> None:
     with pytest.raises(LoopError, match="the first 2 items"):
         work(["a", "x", "c"], False)
     assert work(["a", "b", "c"], False) == ["c"]
+    assert steps(path, ["a", "b", "c"]) == []
+
+
+def test_items_without_an_order_are_refused(path: Path) -> None:
+    with trax.Job(path) as job:
+        with pytest.raises(LoopError, match="sorted"):
+            job.loop({"a", "b"})
+        assert list(job.loop(dict.fromkeys("ab"))) == ["a", "b"]
 
 
 def test_a_checkpoint_in_a_step_truncates_the_log_of_the_job_as_well(path: Path) -> None:
