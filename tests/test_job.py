@@ -445,6 +445,34 @@ def test_a_job_directory_can_be_moved_with_its_files(tmp_path: Path) -> None:
     assert (tmp_path / "two/out.txt").read_text() == "01234"
 
 
+def test_output_files_and_directories_may_be_links(tmp_path: Path) -> None:
+    scratch, link = tmp_path / "scratch", tmp_path / "link"
+    scratch.mkdir()
+    link.symlink_to(scratch)
+    (scratch / "linked.txt").symlink_to(tmp_path / "elsewhere.txt")
+
+    def work(store: Path, out: Path, fail: bool) -> None:
+        with trax.Job(store / "job.trax") as job:
+            file = job.open(out / "linked.txt")
+            for step in job.loop(range(4)):
+                file.write(f"{step}\n")
+                if step == 2 and fail:
+                    file.flush()
+                    raise ZeroDivisionError
+            with pytest.raises(InvalidArgumentError, match="links to the same file"):
+                job.open(tmp_path / "elsewhere.txt")
+        assert file.name == str(tmp_path / "elsewhere.txt")
+
+    with pytest.raises(ZeroDivisionError):
+        work(scratch, scratch, True)
+    work(scratch, link, False)
+    work(link, scratch, False)
+    assert (tmp_path / "elsewhere.txt").read_text() == "0\n1\n2\n3\n" and (scratch / "linked.txt").is_symlink()
+    (tmp_path / "elsewhere.txt").unlink()
+    with pytest.raises(OutputFileError, match="missing"):
+        work(link, link, False)
+
+
 def test_what_a_file_held_before_the_job_stays(path: Path, tmp_path: Path) -> None:
     (tmp_path / "out.txt").write_text("before\n")
     for _ in range(2):
