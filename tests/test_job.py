@@ -19,6 +19,7 @@ from tests.counting import count
 from trax.errors import (
     ClosedError,
     DiskFullError,
+    ForkedError,
     InvalidArgumentError,
     LoopError,
     OutputFileError,
@@ -540,6 +541,23 @@ def test_what_a_full_disk_did_not_take_can_be_written_again(path: Path, tmp_path
     assert (tmp_path / "out.txt").read_text() == 2 * (much + "more\n")
     with trax.Job(path) as job:
         job.open(tmp_path / "out.txt")
+
+
+def test_a_forked_child_does_not_write_what_its_parent_holds(path: Path, tmp_path: Path) -> None:
+    with trax.Job(path) as job:
+        out = job.open(tmp_path / "out.txt")
+        out.write("# header\n")
+        if (child := os.fork()) == 0:
+            try:
+                job.close()
+            except ForkedError:
+                os._exit(7)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        for step in job.loop(range(2)):
+            out.write(f"{step}\n")
+    assert (tmp_path / "out.txt").read_text() == "# header\n0\n1\n"
 
 
 def test_what_is_written_after_the_job_is_an_error(path: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from trax.errors import ClosedError, InvalidArgumentError, OutputFileError
+from trax.errors import ClosedError, ForkedError, InvalidArgumentError, OutputFileError
 from trax.job.state import Position
 from trax.storage.local import crc
 from trax.storage.local.fs import FileSystem, write_all
@@ -46,6 +46,7 @@ class AppendedFile:
 
     def __init__(self, fs: FileSystem, path: str) -> None:
         self._fs, self.path = fs, path
+        self._process = os.getpid()
         self.is_repeating = False
         self._held = bytearray()
         self._checksum = 0
@@ -128,6 +129,9 @@ class AppendedFile:
         """Hand what is held to the operating system."""
         if not self._held:
             return
+        if os.getpid() != self._process:
+            text = f"{self.path} is written by the job of the process that this one was forked from: use another."
+            raise ForkedError(text, path=self.path, reason="forked")
         with asking("write", self.path):
             size = self._fs.size(self._fd)
             if size != self._written:
