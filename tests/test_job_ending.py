@@ -422,6 +422,23 @@ def test_signals_that_can_not_be_watched_are_refused(path: Path, signals: Any) -
     trax.Job(path).close()  # it was let go of
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"deadline_s": "01:00:00"},
+        {"deadline_s": float("nan")},
+        {"deadline_margin": -1},
+        {"verify_every": -1},
+        {"verify_every": 0.5},
+        {"checkpoint_when": 600},
+    ],
+)
+def test_options_without_meaning_are_refused(path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"{next(iter(options))} is"):
+        trax.Job(path, **options)
+    assert not path.exists()
+
+
 def test_a_signal_that_is_named_twice_is_watched_once(path: Path) -> None:
     with trax.Job(path, signals=["SIGUSR1", signal.SIGUSR1]) as job:
         signal.raise_signal(signal.SIGUSR1)

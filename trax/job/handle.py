@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 from trax.commit import SyncPolicy
+from trax.errors import InvalidArgumentError
 from trax.job.background import Background
 from trax.job.checking import Upgrade, Upgrades
 from trax.job.deadlines import Clock
@@ -94,6 +95,7 @@ class Job:
         clock: Clock = time.time,
         fs: FileSystem | None = None,
     ) -> None:
+        _check_options(checkpoint_when, verify_every, deadline_s, deadline_margin)
         self._verify_every, self._verify_stops, self._verified_at = verify_every, verify_stops, 0
         upgrades = Upgrades(upgrade, os.path.abspath(os.fspath(path)))
         self.store = LayerStore(path, sync=sync, codec=codec, keep=keep, sync_interval_s=sync_interval_s, fs=fs)
@@ -343,3 +345,16 @@ class Job:
     def _verify(self, live: Mapping[str, Any]) -> None:
         self._replays.verify(live, stops=self._verify_stops)
         self._verified_at = self._meter.steps + (self._steps.step is not None)
+
+
+def _check_options(checkpoint_when: Any, verify_every: Any, deadline_s: Any, deadline_margin: Any) -> None:
+    """InvalidArgumentError for an option that means nothing, before anything is opened."""
+    if checkpoint_when is not None and not isinstance(checkpoint_when, Policy):
+        text = f"checkpoint_when is a policy, such as trax.job.every(seconds=600), not {checkpoint_when!r}."
+        raise InvalidArgumentError(text, reason="checkpoint_when")
+    if not isinstance(verify_every, int) or verify_every < 0:
+        text = f"verify_every is a number of steps, or 0 for never, not {verify_every!r}."
+        raise InvalidArgumentError(text, reason="verify_every")
+    for name, seconds in (("deadline_s", deadline_s), ("deadline_margin", deadline_margin)):
+        if seconds is not None and not (isinstance(seconds, int | float) and seconds >= 0):
+            raise InvalidArgumentError(f"{name} is a number, 0 or more, not {seconds!r}.", reason=name)
