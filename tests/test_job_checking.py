@@ -79,6 +79,18 @@ def test_a_fingerprint_sees_names_constants_and_what_is_inside() -> None:
     assert len(set(digests)) == len(functions)
 
 
+def test_a_fingerprint_does_not_see_docstrings_but_what_is_done_with_the_same_text() -> None:
+    def digest(docstring: str, body: str) -> bytes:
+        space: dict[str, Any] = {"__name__": "somewhere"}
+        exec(f"def fold(state, entry):\n    {docstring!r}\n    return {body}", space)
+        made: bytes = fingerprint(space["fold"])[2]
+        return made
+
+    assert digest("one", "state + entry") == digest("other", "state + entry")
+    digests = [digest("one", "state + 'one'"), digest("other", "state + 'other'"), digest("one", "state + 'other'")]
+    assert len(set(digests)) == 3
+
+
 HELPED = """
 SCALE = {scale}
 names = {{}}
