@@ -19,17 +19,17 @@ _TAKES_OFF = {dis.opmap[name] for name in ("POP_TOP", "POP_ITER") if name in dis
 _SUSPENDED = {dis.opmap[name] for name in ("YIELD_VALUE", "RESUME") if name in dis.opmap}
 
 
-def asking() -> set[int]:
+def asking() -> list[int]:
     """For a generator that is about to yield: which frames may be those of the ``for`` that asks for the item."""
     frame: FrameType | None = sys._getframe(2)
-    frames = set()
-    while frame is not None:
-        frames.add(id(frame))
-        frame = frame.f_back if frame.f_code.co_flags & CO_GENERATOR else None  # a generator around ours, or a user's
+    frames = [id(frame)]
+    while frame is not None and frame.f_code.co_flags & CO_GENERATOR:  # one around ours, or the user's own
+        frame = frame.f_back
+        frames.append(id(frame))
     return frames
 
 
-def left_by_break(asking: set[int]) -> bool:
+def left_by_break(asking: list[int]) -> bool:
     """For a generator that is being closed: whether the loop over it is left by ``break`` or ``return``."""
     frame: FrameType | None = sys._getframe(1).f_back  # None while the interpreter ends
     while frame is not None and _instruction(frame) in _SUSPENDED:
