@@ -693,6 +693,13 @@ def test_other_modes_are_refused(path: Path, tmp_path: Path, mode: Any) -> None:
     assert not (tmp_path / "a.txt").exists()
 
 
+def test_an_output_file_in_the_store_is_refused(path: Path) -> None:
+    with trax.Job(path) as job:
+        for name in ("lock", "out.txt"):
+            with pytest.raises(InvalidArgumentError, match="beside"):
+                job.open(path / name)
+
+
 def test_a_directory_in_place_of_an_output_file_is_refused(path: Path, tmp_path: Path) -> None:
     with trax.Job(path) as job:
         with pytest.raises(InvalidArgumentError, match="no file"):

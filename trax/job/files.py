@@ -56,6 +56,10 @@ class OutputFiles:
             file.close()
 
     def _opened(self, key: str, path: str, is_repeating: bool) -> AppendedFile:
+        store = os.path.realpath(self._steps.store.path)
+        if os.path.commonpath([store, path]) == store:
+            text = f"{path} lies in the store: its files are trax's alone. Put output files beside it."
+            raise InvalidArgumentError(text, path=path, reason="in the store")
         for other, file in self.opened.items():
             if file.path == path:
                 text = f"{key} and {other} are links to the same file, {path}. Open it by one name."
