@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import concurrent.futures
 import errno
 import functools
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 import trax
-from trax.errors import ChangedError, DiskFullError, InvalidArgumentError, VerificationError
+from trax.errors import ChangedError, DiskFullError, InvalidArgumentError, UnsupportedValueError, VerificationError
 from trax.job.fingerprints import fingerprint
 from trax.storage.local.fs import LocalFileSystem
 
@@ -50,6 +51,12 @@ def test_another_configuration_is_refused_and_named(path: Path) -> None:
         pass
     with trax.Job(path, config={"mass": 2.0}):
         pass
+
+
+def test_a_configuration_that_can_not_be_kept_is_named_as_one(path: Path) -> None:
+    with pytest.raises(UnsupportedValueError, match=r"^config\['options'\]"):
+        trax.Job(path, config={"options": argparse.Namespace(width=1)})
+    trax.Job(path, config={"options": {"width": 1}}).close()
 
 
 def test_another_replay_function_is_refused_but_not_one_that_has_moved(path: Path) -> None:

@@ -322,6 +322,7 @@ class Job:
 
     def _check_config(self, config: Any, upgrades: Upgrades) -> None:
         stored = self._steps.state["config"]
+        self.store.encode(config, "config")  # says where in it there is something that can't be kept
         if stored:
             upgrades.check_config(stored[0], config, self.store.codec)
         if (stored or config is not None) and first_difference(stored, [config]) is not None:
