@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import random
@@ -15,7 +16,16 @@ import pytest
 
 import trax
 from tests.counting import count
-from trax.errors import InvalidArgumentError, LoopError, OutputFileError, StepError, StorageError
+from trax.errors import (
+    ClosedError,
+    DiskFullError,
+    ForkedError,
+    InvalidArgumentError,
+    LoopError,
+    OutputFileError,
+    StepError,
+    StorageError,
+)
 from trax.job.generators import BIT_GENERATORS
 from trax.job.state import STATE
 from trax.storage.local.fs import LocalFileSystem
@@ -196,6 +206,34 @@ def test_a_step_that_an_exception_leaves_is_not_committed_even_if_it_is_caught(
         assert list(job.loop(range(5))) == [2, 3, 4]
 
 
+class Holding:
+    """A context manager that holds the exception which it has swallowed."""
+
+    def __enter__(self) -> None:
+        self.error: BaseException | None = None
+
+    def __exit__(self, kind: Any, value: BaseException | None, traceback: Any) -> bool:
+        self.error = value
+        return True
+
+
+def test_a_step_that_an_exception_leaves_is_not_committed_when_it_is_let_go_of_somewhere_else(path: Path) -> None:
+    def fail(job: Any) -> None:
+        loop = job.loop(range(5))  # the traceback holds this frame, and so the loop
+        for step in loop:
+            job.log(sum=1)
+            if step == 2:
+                raise KeyError
+
+    with trax.Job(path) as job:
+        job.recover("sum", lambda: 0, plus)
+        with Holding():
+            fail(job)
+        with pytest.raises(StepError):
+            job.log(sum=1)
+    assert steps(path, range(5)) == [2, 3, 4]
+
+
 def test_a_failure_to_commit_the_step_that_break_ends_is_raised_by_the_next_call(path: Path) -> None:
     def leave(job: Any) -> None:
         for _ in job.loop(range(3)):
@@ -258,6 +296,19 @@ def test_a_nested_loop_is_refused_and_its_step_goes_on(path: Path) -> None:
     assert steps(path, range(2)) == []
 
 
+def test_loops_that_were_made_before_they_begin_are_checked_when_they_begin(path: Path) -> None:
+    with trax.Job(path) as job:
+        one, other = job.loop(range(2), name="one"), job.loop(range(2), name="other")
+        with pytest.raises(LoopError, match="not nested"):
+            next(iter(zip(one, other, strict=True)))
+        assert list(one) == [1], "its step goes on"
+    with trax.Job(path) as job:
+        one, again = job.loop(range(2), name="one"), job.loop(range(2), name="one")
+        assert list(one) == []
+        with pytest.raises(LoopError, match="already"):
+            list(again)
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -299,6 +350,14 @@ def test_items_are_compared_by_their_digest_if_asked_for(path: Path) -> None:
     with pytest.raises(LoopError, match="the first 2 items"):
         work(["a", "x", "c"], False)
     assert work(["a", "b", "c"], False) == ["c"]
+    assert steps(path, ["a", "b", "c"]) == []
+
+
+def test_items_without_an_order_are_refused(path: Path) -> None:
+    with trax.Job(path) as job:
+        with pytest.raises(LoopError, match="sorted"):
+            job.loop({"a", "b"})
+        assert list(job.loop(dict.fromkeys("ab"))) == ["a", "b"]
 
 
 def test_a_checkpoint_in_a_step_truncates_the_log_of_the_job_as_well(path: Path) -> None:
@@ -387,6 +446,34 @@ def test_a_job_directory_can_be_moved_with_its_files(tmp_path: Path) -> None:
     assert (tmp_path / "two/out.txt").read_text() == "01234"
 
 
+def test_output_files_and_directories_may_be_links(tmp_path: Path) -> None:
+    scratch, link = tmp_path / "scratch", tmp_path / "link"
+    scratch.mkdir()
+    link.symlink_to(scratch)
+    (scratch / "linked.txt").symlink_to(tmp_path / "elsewhere.txt")
+
+    def work(store: Path, out: Path, fail: bool) -> None:
+        with trax.Job(store / "job.trax") as job:
+            file = job.open(out / "linked.txt")
+            for step in job.loop(range(4)):
+                file.write(f"{step}\n")
+                if step == 2 and fail:
+                    file.flush()
+                    raise ZeroDivisionError
+            with pytest.raises(InvalidArgumentError, match="links to the same file"):
+                job.open(tmp_path / "elsewhere.txt")
+        assert file.name == str(tmp_path / "elsewhere.txt")
+
+    with pytest.raises(ZeroDivisionError):
+        work(scratch, scratch, True)
+    work(scratch, link, False)
+    work(link, scratch, False)
+    assert (tmp_path / "elsewhere.txt").read_text() == "0\n1\n2\n3\n" and (scratch / "linked.txt").is_symlink()
+    (tmp_path / "elsewhere.txt").unlink()
+    with pytest.raises(OutputFileError, match="missing"):
+        work(link, link, False)
+
+
 def test_what_a_file_held_before_the_job_stays(path: Path, tmp_path: Path) -> None:
     (tmp_path / "out.txt").write_text("before\n")
     for _ in range(2):
@@ -424,6 +511,63 @@ def test_an_output_file_that_something_else_has_changed_is_refused_and_left_alon
             job.open(file)
         assert caught.value.reason == reason and caught.value.path == str(file)
     assert (file.read_bytes() if file.exists() else None) == left
+
+
+class FullDisk(LocalFileSystem):
+    """A disk on which, while it is full, only three bytes more of an output file find room."""
+
+    is_full = False
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        if not self.is_full:
+            return super().pwrite(fd, data, offset)
+        if len(data) <= 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().pwrite(fd, data[:3], offset)
+
+
+def test_what_a_full_disk_did_not_take_can_be_written_again(path: Path, tmp_path: Path) -> None:
+    fs, much = FullDisk(), "much " * 300_000
+    with trax.Job(path, fs=fs) as job:
+        out = job.open(tmp_path / "out.txt")
+        for _ in job.loop(range(2)):
+            out.write(much)
+            fs.is_full = True
+            for call in (out.flush, lambda: out.write("more\n")):
+                with pytest.raises(DiskFullError, match="repeat the call"):
+                    call()
+            fs.is_full = False
+            out.write("more\n")
+    assert (tmp_path / "out.txt").read_text() == 2 * (much + "more\n")
+    with trax.Job(path) as job:
+        job.open(tmp_path / "out.txt")
+
+
+def test_a_forked_child_does_not_write_what_its_parent_holds(path: Path, tmp_path: Path) -> None:
+    with trax.Job(path) as job:
+        out = job.open(tmp_path / "out.txt")
+        out.write("# header\n")
+        if (child := os.fork()) == 0:
+            try:
+                job.close()
+            except ForkedError:
+                os._exit(7)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        for step in job.loop(range(2)):
+            out.write(f"{step}\n")
+    assert (tmp_path / "out.txt").read_text() == "# header\n0\n1\n"
+
+
+def test_what_is_written_after_the_job_is_an_error(path: Path, tmp_path: Path) -> None:
+    with trax.Job(path) as job:
+        out = job.open(tmp_path / "out.txt")
+        for step in job.loop(range(2)):
+            out.write(f"{step}\n")
+    with pytest.raises(ClosedError, match="closed"):
+        out.write("end\n")
+    assert (tmp_path / "out.txt").read_text() == "0\n1\n"
 
 
 def test_a_file_that_something_else_appends_to_meanwhile_is_an_error(path: Path, tmp_path: Path) -> None:
@@ -549,6 +693,13 @@ def test_other_modes_are_refused(path: Path, tmp_path: Path, mode: Any) -> None:
     assert not (tmp_path / "a.txt").exists()
 
 
+def test_an_output_file_in_the_store_is_refused(path: Path) -> None:
+    with trax.Job(path) as job:
+        for name in ("lock", "out.txt"):
+            with pytest.raises(InvalidArgumentError, match="beside"):
+                job.open(path / name)
+
+
 def test_a_directory_in_place_of_an_output_file_is_refused(path: Path, tmp_path: Path) -> None:
     with trax.Job(path) as job:
         with pytest.raises(InvalidArgumentError, match="no file"):
@@ -643,6 +794,33 @@ def test_a_generator_without_a_seed_keeps_the_one_it_was_given(path: Path) -> No
     assert drawn[0] == drawn[1]
 
 
+@pytest.mark.parametrize("kind", ["random", "PCG64"])
+def test_a_first_state_that_was_drawn_leaves_its_generator_behind_it(tmp_path: Path, kind: str) -> None:
+    def add(state: list[float], entry: float) -> list[float]:
+        return [*state, entry]
+
+    def drawn(path: Path, stop: str) -> list[float]:
+        with trax.Job(path) as job:
+            rng = job.rng("draws", seed=7, kind=kind)
+            state: list[float] = job.recover("state", lambda: [rng.random()], add)
+            if stop == "behind the state":
+                return state
+            between = rng.random()
+            for step in job.loop(range(2)):
+                state.append(rng.random())
+                job.log(state=state[-1])
+                if stop == "in the loop" and step == 1:
+                    raise KeyError
+            assert job.recover("state", replay_log=add) == state, "which draws nothing"
+            return [*state, between, rng.random()]
+
+    whole = drawn(tmp_path / "whole.trax", "")
+    drawn(tmp_path / "cut.trax", "behind the state")
+    with pytest.raises(KeyError):
+        drawn(tmp_path / "cut.trax", "in the loop")
+    assert drawn(tmp_path / "cut.trax", "") == whole
+
+
 def test_another_seed_or_kind_is_refused(path: Path) -> None:
     with trax.Job(path) as job:
         job.rng("a", 1, kind="random")
@@ -651,7 +829,22 @@ def test_another_seed_or_kind_is_refused(path: Path) -> None:
             job.rng("a", 2, kind="random")
         with pytest.raises(InvalidArgumentError, match="no random generator"):
             job.rng("b", 2, kind="dice")
-        job.rng("a", 1, kind="random")
+        again = job.rng("a", 1, kind="random")
+        again.random()
+        with pytest.raises(InvalidArgumentError, match="another seed or kind"):
+            job.rng("a", 2, kind="random")
+        with pytest.raises(InvalidArgumentError, match="seed"):
+            job.rng("b", [1], kind="random")  # cannot be hashed, as random.Random wants it
+        assert job.rng("a", 1, kind="random") is again is job.rng("a", kind="random")
+
+
+def test_global_generators_that_were_captured_must_be_there_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numpy", reason="NumPy is not installed")
+    with trax.Job(path, codec="json") as job:
+        job.capture_global_rng()
+    monkeypatch.delitem(sys.modules, "numpy")
+    with trax.Job(path) as job, pytest.raises(InvalidArgumentError, match="import it before"):
+        job.capture_global_rng()
 
 
 def test_global_generators_are_captured(path: Path) -> None:

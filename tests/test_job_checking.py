@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import concurrent.futures
 import errno
 import functools
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 import trax
-from trax.errors import ChangedError, DiskFullError, InvalidArgumentError, VerificationError
+from trax.errors import ChangedError, DiskFullError, InvalidArgumentError, UnsupportedValueError, VerificationError
 from trax.job.fingerprints import fingerprint
 from trax.storage.local.fs import LocalFileSystem
 
@@ -52,6 +53,12 @@ def test_another_configuration_is_refused_and_named(path: Path) -> None:
         pass
 
 
+def test_a_configuration_that_can_not_be_kept_is_named_as_one(path: Path) -> None:
+    with pytest.raises(UnsupportedValueError, match=r"^config\['options'\]"):
+        trax.Job(path, config={"options": argparse.Namespace(width=1)})
+    trax.Job(path, config={"options": {"width": 1}}).close()
+
+
 def test_another_replay_function_is_refused_but_not_one_that_has_moved(path: Path) -> None:
     with trax.Job(path) as job:
         job.recover("a", lambda: 1, folding(2))
@@ -77,6 +84,18 @@ def test_a_fingerprint_sees_names_constants_and_what_is_inside() -> None:
     ]
     digests = [fingerprint(function)[2] for function in functions]
     assert len(set(digests)) == len(functions)
+
+
+def test_a_fingerprint_does_not_see_docstrings_but_what_is_done_with_the_same_text() -> None:
+    def digest(docstring: str, body: str) -> bytes:
+        space: dict[str, Any] = {"__name__": "somewhere"}
+        exec(f"def fold(state, entry):\n    {docstring!r}\n    return {body}", space)
+        made: bytes = fingerprint(space["fold"])[2]
+        return made
+
+    assert digest("one", "state + entry") == digest("other", "state + entry")
+    digests = [digest("one", "state + 'one'"), digest("other", "state + 'other'"), digest("one", "state + 'other'")]
+    assert len(set(digests)) == 3
 
 
 HELPED = """

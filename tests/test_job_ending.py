@@ -178,7 +178,7 @@ class Child:
         self.process.stdin.flush()
 
     def end(self) -> int:
-        self.process.communicate(timeout=60)
+        self.process.communicate(timeout=6)
         return self.process.returncode
 
 
@@ -291,7 +291,7 @@ class Scheduler:
             with contextlib.suppress(BrokenPipeError):  # of a process that was killed
                 process.stdin.write("\n")
                 process.stdin.flush()
-        process.communicate(timeout=60)
+        process.communicate(timeout=6)
         asked = (self.directory / "log").read_text().splitlines()
         return begun, [line for line in asked if line.startswith(("scontrol", "qsub"))]
 
@@ -388,8 +388,82 @@ def test_a_checkpoint_in_the_background_lets_the_end_begin_earlier(path: Path, i
         fs.may_go_on.set()
 
 
+def test_a_job_that_has_ended_for_its_deadline_stays_so_when_a_checkpoint_turns_out_to_be_fast(path: Path) -> None:
+    clock = Clock()
+    with trax.Job(path, clock=clock, deadline_s=10) as job:
+        for _ in job.loop(range(30), name="first"):
+            clock.now += 1
+        job.checkpoint(state=1)  # it takes no time, and three seconds were kept for it
+        assert job.is_ending and job.exit_status == 75
+        assert list(job.loop(range(3), name="second")) == [], "the first one has not come to its end"
+
+
 def test_the_handlers_are_put_back(path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with trax.Job(path):
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_jobs_that_are_closed_in_any_order_put_the_handlers_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    one, other = trax.Job(tmp_path / "one.trax"), trax.Job(tmp_path / "other.trax")
+    one.close()
+    signal.raise_signal(signal.SIGTERM)
+    assert (one.interrupted, other.interrupted) == (None, signal.SIGTERM)
+    other.close()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("signals", [["SIGTREM"], "SIGTERM", ["SIGKILL"], [0], 15])
+def test_signals_that_can_not_be_watched_are_refused(path: Path, signals: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="signal"):
+        trax.Job(path, signals=signals)
+    trax.Job(path).close()  # it was let go of
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"deadline_s": "01:00:00"},
+        {"deadline_s": float("nan")},
+        {"deadline_margin": -1},
+        {"verify_every": -1},
+        {"verify_every": 0.5},
+        {"checkpoint_when": 600},
+    ],
+)
+def test_options_without_meaning_are_refused(path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"{next(iter(options))} is"):
+        trax.Job(path, **options)
+    assert not path.exists()
+
+
+def test_a_signal_that_is_named_twice_is_watched_once(path: Path) -> None:
+    with trax.Job(path, signals=["SIGUSR1", signal.SIGUSR1]) as job:
+        signal.raise_signal(signal.SIGUSR1)
+        assert job.interrupted == signal.SIGUSR1
+
+
+WORKER = """
+import multiprocessing, sys, threading, trax
+def work(connection):
+    connection.send("ready")
+    threading.Event().wait()
+with trax.Job(sys.argv[1]) as job:
+    for step in job.loop(range(2)):
+        here, there = multiprocessing.Pipe()
+        worker = multiprocessing.get_context("fork").Process(target=work, args=(there,))
+        worker.start()
+        here.recv()
+        worker.terminate()  # as a pool does with its workers
+        worker.join(float(sys.argv[2]))
+        print(worker.exitcode)
+        worker.kill()
+"""
+
+
+def test_a_worker_that_was_forked_in_a_step_can_be_ended(path: Path) -> None:
+    command = [sys.executable, "-c", WORKER, str(path), "60"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, cwd=Path(__file__).parent.parent)
+    assert done.stdout == "-15\n-15\n", done.stderr

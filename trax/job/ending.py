@@ -25,10 +25,16 @@ class Ending:
         self.signals = Signals(signals)
         self._deadline, self._margin = deadline_after(deadline_s, meter.now), margin
         self._meter, self._background = meter, background
+        self._has_begun = False
+
+    def begins(self) -> bool:
+        """Whether a loop has to end here. Once one has, the job is ending, whatever is measured afterwards."""
+        self._has_begun = self.is_near
+        return self._has_begun
 
     @property
     def is_near(self) -> bool:
-        if self.signals.received is not None:
+        if self._has_begun or self.signals.received is not None:
             return True
         if self._deadline is None:
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from trax.errors import OutputFileError
+from trax.errors import InvalidArgumentError, OutputFileError
 from trax.job.outputs import AppendedFile
 from trax.job.state import STATE, Position
 from trax.job.steps import Steps
@@ -13,7 +13,11 @@ from trax.storage.local.fs import FileSystem
 
 
 class OutputFiles:
-    """The files that are open, by their paths from the directory that the store is in."""
+    """The files that are open, by their paths from the directory that the store is in.
+
+    A link is followed, as by ``open()``, and known by its own name. However the directories above are reached, a file
+    has the same path.
+    """
 
     def __init__(
         self, steps: Steps, checkpointed: dict[str, Position], fs: FileSystem, *, syncs_each_step: bool
@@ -24,9 +28,11 @@ class OutputFiles:
 
     def open(self, path: str, *, is_repeating: bool) -> AppendedFile:
         """The file, as the last commit names it; ``is_repeating`` until the job comes to the loop that it resumes."""
-        key = os.path.relpath(path, os.path.dirname(self._steps.store.path))
+        directory, name = os.path.split(path)
+        beside = os.path.realpath(os.path.dirname(self._steps.store.path))
+        key = os.path.relpath(os.path.join(os.path.realpath(directory), name), beside)
         if key not in self.opened:
-            self.opened[key] = self._opened(key, path, is_repeating)
+            self.opened[key] = self._opened(key, os.path.realpath(path), is_repeating)
         return self.opened[key]
 
     def resume(self) -> None:
@@ -50,6 +56,14 @@ class OutputFiles:
             file.close()
 
     def _opened(self, key: str, path: str, is_repeating: bool) -> AppendedFile:
+        store = os.path.realpath(self._steps.store.path)
+        if os.path.commonpath([store, path]) == store:
+            text = f"{path} lies in the store: its files are trax's alone. Put output files beside it."
+            raise InvalidArgumentError(text, path=path, reason="in the store")
+        for other, file in self.opened.items():
+            if file.path == path:
+                text = f"{key} and {other} are links to the same file, {path}. Open it by one name."
+                raise InvalidArgumentError(text, path=path, reason="opened by another name")
         stored = self._steps.state["files"].get(key)
         if stored is not None and self._fs.kind(path) == "absent":
             text = (

@@ -2,12 +2,13 @@
 
 A digest covers the function's name and its instructions, constants and names; those of functions inside it; its
 defaults and what it closes over; and the same of the functions of its module that it names, and of the constants there
-whose names are in capitals. Its place in its file is not covered, nor what other modules do. Instructions are those of
-one version of Python: under another one, functions are not compared.
+whose names are in capitals. Its place in its file and its docstring are not covered, nor what other modules do.
+Instructions are those of one version of Python: under another one, functions are not compared.
 """
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
 import sys
@@ -81,7 +82,7 @@ class _Walk:
             return
         self._entered.add(id(function))
         code, space = function.__code__, function.__globals__
-        self.add(code)
+        self.add(_without_docstring(code, function.__doc__))
         self.add(function.__defaults__)
         defaults = function.__kwdefaults__ or {}
         self._note(*defaults)
@@ -112,6 +113,16 @@ class _Walk:
         for text in texts:
             data = text.encode("utf-8", "surrogatepass")
             self._hash.update(len(data).to_bytes(8, "little") + data)
+
+
+def _without_docstring(code: CodeType, docstring: str | None) -> CodeType:
+    """The code of a function as if it had none, unless an instruction uses the very constant."""
+    constants = code.co_consts
+    if docstring is None or not constants or constants[0] != docstring:
+        return code
+    if any(one.opcode in dis.hasconst and one.arg == 0 for one in dis.get_instructions(code)):
+        return code
+    return code.replace(co_consts=(None, *constants[1:]))
 
 
 def _names_in(code: CodeType) -> list[str]:

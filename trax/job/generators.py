@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from trax.errors import DependencyError, InvalidArgumentError
+from trax.errors import DependencyError, InvalidArgumentError, TraxError
 
 BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 State = list[Any]
@@ -38,6 +38,16 @@ def kind_of(state: State) -> State:
 
 def make(kind: str, seed: Any) -> Tracked:
     """A new generator: ``"random"``, or the name of a bit generator of NumPy."""
+    try:
+        return _made(kind, seed)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, TraxError):
+            raise
+        text = f"a generator of kind {kind!r} can't be made with the seed {seed!r}: {error}."
+        raise InvalidArgumentError(text, reason="seed") from error
+
+
+def _made(kind: str, seed: Any) -> Tracked:
     if kind == "random":
         return of_random(random.Random(seed))
     if kind not in BIT_GENERATORS:

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 from trax.commit import SyncPolicy
+from trax.errors import InvalidArgumentError
 from trax.job.background import Background
 from trax.job.checking import Upgrade, Upgrades
 from trax.job.deadlines import Clock
@@ -68,7 +69,8 @@ class Job:
     ``signals``
         Those after which the loop ends, behind the step that it is in; ``interrupted`` is then the first that came.
         They are watched from the opening to the closing of a job that is opened in the main thread. The handlers that
-        were there before are called as well. A second SIGINT interrupts at once.
+        were there before are called as well. A second SIGINT interrupts at once. In a forked child SIGTERM does what
+        it did before, since ``multiprocessing`` ends its workers by it; the others are left to the job.
     ``deadline_s``
         After how many seconds the job has to have ended; None: what SLURM or PBS say. The loop ends behind the first
         step that leaves less than ``deadline_margin`` times what a slow checkpoint takes, and the longest step.
@@ -93,6 +95,7 @@ class Job:
         clock: Clock = time.time,
         fs: FileSystem | None = None,
     ) -> None:
+        _check_options(checkpoint_when, verify_every, deadline_s, deadline_margin)
         self._verify_every, self._verify_stops, self._verified_at = verify_every, verify_stops, 0
         upgrades = Upgrades(upgrade, os.path.abspath(os.fspath(path)))
         self.store = LayerStore(path, sync=sync, codec=codec, keep=keep, sync_interval_s=sync_interval_s, fs=fs)
@@ -107,7 +110,7 @@ class Job:
             self._randomness = Randomness(steps)
             self._background = Background(steps, self._files, self._meter)
             self._ending = Ending(signals, deadline_s, deadline_margin, self._meter, self._background)
-            self._replays = Replays(steps, upgrades, self._meter, self._checkpoint_now)
+            self._replays = Replays(steps, self._randomness, upgrades, self._meter, self._checkpoint_now)
             self._looping = Looping(steps, self._randomness, self._files, self._background, self._ending, self._meter)
         except BaseException:
             self.store.close()
@@ -137,7 +140,6 @@ class Job:
 
         Raises LoopError where that can't be kept; in the step, what the commit raises.
         """
-        self._steps.check()
         wanted = Items(name, items, self.store.codec if check_items else None)
         return self._looping.over(wanted, check_name(name), desc or name)
 
@@ -220,7 +222,8 @@ class Job:
         ChangedError if ``replay_log`` does something else than it did when the job began, as far as can be told: its
         code, its constants and those of its helpers are compared, in the same version of Python.
 
-        In a step it does not have what the step itself has logged.
+        ``create`` may draw from generators of the job: where its value is there already, they are as it left them. In a
+        step it does not have what the step itself has logged.
         """
         self._steps.check()
         return self._replays.recover(name, create, replay_log)
@@ -319,6 +322,7 @@ class Job:
 
     def _check_config(self, config: Any, upgrades: Upgrades) -> None:
         stored = self._steps.state["config"]
+        self.store.encode(config, "config")  # says where in it there is something that can't be kept
         if stored:
             upgrades.check_config(stored[0], config, self.store.codec)
         if (stored or config is not None) and first_difference(stored, [config]) is not None:
@@ -342,3 +346,16 @@ class Job:
     def _verify(self, live: Mapping[str, Any]) -> None:
         self._replays.verify(live, stops=self._verify_stops)
         self._verified_at = self._meter.steps + (self._steps.step is not None)
+
+
+def _check_options(checkpoint_when: Any, verify_every: Any, deadline_s: Any, deadline_margin: Any) -> None:
+    """InvalidArgumentError for an option that means nothing, before anything is opened."""
+    if checkpoint_when is not None and not isinstance(checkpoint_when, Policy):
+        text = f"checkpoint_when is a policy, such as trax.job.every(seconds=600), not {checkpoint_when!r}."
+        raise InvalidArgumentError(text, reason="checkpoint_when")
+    if not isinstance(verify_every, int) or verify_every < 0:
+        text = f"verify_every is a number of steps, or 0 for never, not {verify_every!r}."
+        raise InvalidArgumentError(text, reason="verify_every")
+    for name, seconds in (("deadline_s", deadline_s), ("deadline_margin", deadline_margin)):
+        if seconds is not None and not (isinstance(seconds, int | float) and seconds >= 0):
+            raise InvalidArgumentError(f"{name} is a number, 0 or more, not {seconds!r}.", reason=name)

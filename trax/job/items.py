@@ -2,8 +2,8 @@
 
 A resumed loop leaves out the items whose steps are done, so the rest must be what would have followed. A range says
 what it holds: where it begins and how it goes on must be the same, and it may have become longer. Of other collections
-the number of items is compared; of iterators, that there are enough of them. ``check_items=True`` compares the items
-that are left out, by a digest of their encodings.
+the number of items is compared; of iterators, that there are enough of them; sets are refused. ``check_items=True``
+compares the items that are left out, by a digest of their encodings.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ class Items(Generic[T]):
     """The items of the loop ``name`` of a job; ``digest`` covers those that :meth:`behind` gave or left out."""
 
     def __init__(self, name: str, items: Iterable[T], codec: Codec | None) -> None:
+        if isinstance(items, set | frozenset):
+            text = f"the loop {name!r} can't go over a set: its order is another one in each process. Use sorted(…)."
+            raise LoopError(text, reason="a set")
         self._name = name
         self._items = items
         self._codec = codec
@@ -62,7 +65,9 @@ class Items(Generic[T]):
         if left_out < done:
             raise self._changed(f"{done} of its steps are done, and there are only {left_out} items now")
         if done and self._codec is not None and digest != self.digest:
-            raise self._changed(f"the first {done} items are not the ones whose steps are done")
+            how = f"the first {done} items are not the ones whose steps are done"
+            how += ", or some of those were done without check_items=True, by which they are compared"
+            raise self._changed(how)
         return remaining
 
     def add(self, item: T) -> None:

@@ -14,7 +14,7 @@ from trax.job.background import Background
 from trax.job.ending import Ending
 from trax.job.files import OutputFiles
 from trax.job.items import Items
-from trax.job.leaving import left_by_break
+from trax.job.leaving import asking, left_by_break
 from trax.job.meter import Meter
 from trax.job.progress import progress_bar
 from trax.job.randomness import Randomness
@@ -44,27 +44,14 @@ class Looping:
 
     def over(self, items: Items[T], name: str, description: str) -> Iterator[T]:
         """The items whose steps are not done; LoopError if the loop can't be begun or resumed here."""
-        steps = self._steps
-        if steps.step is not None:
-            text = (
-                f"the loop {name!r} was begun in a step of the loop {steps.loop!r}: a step is one commit, so loops of "
-                f"a job are not nested. Use an ordinary for inside, or one job.loop(itertools.product(…))."
-            )
-            raise LoopError(text, path=steps.store.path, reason="nested")
-        if self._ending.is_near:
-            return iter(())
-        if name in self._entered:
-            text = f"there was a loop {name!r} in this job already: give each a name of its own, job.loop(…, name=…)."
-            raise LoopError(text, path=steps.store.path, reason="name used twice")
-        stored = steps.state["loops"].get(name)
-        if stored is None:
-            self._check_nothing_to_resume(name)
-        else:
-            self._check_resumable(name, stored, items)
+        self._check(items, name)
         return self._over(name, description, items)
 
     def _over(self, name: str, description: str, items: Items[T]) -> Iterator[T]:
         steps, ending = self._steps, self._ending
+        self._check(items, name)  # what was right when the loop was made may not be when it begins
+        if ending.begins():
+            return
         done, finished, digest = self._begin(name)
         if finished:
             return
@@ -75,18 +62,19 @@ class Looping:
                 if items.is_digested:
                     items.add(item)
                 steps.begin(name)
+                frames = asking()
                 yield item
                 done += 1
                 self._end_step(items, name, done)
                 if bar is not None:
                     bar.update()
-                if ending.is_near:
+                if ending.begins():
                     return
             if items.count is None:
                 steps.begin(name)
                 self._end_step(items, name, done, finished=True)
         except GeneratorExit:
-            if left_by_break():
+            if left_by_break(frames):
                 self._end_step_quietly(items, name, done + 1)
             else:
                 steps.leave("left")
@@ -147,6 +135,27 @@ class Looping:
         if self._files.opened and (files := self._files.changed(checkpoints=has_checkpoint)):
             changes["files"] = files
         return changes
+
+    def _check(self, items: Items[Any], name: str) -> None:
+        """LoopError if the loop can't be begun or resumed now."""
+        steps = self._steps
+        steps.check()
+        if steps.step is not None:
+            text = (
+                f"the loop {name!r} was begun in a step of the loop {steps.loop!r}: a step is one commit, so loops of "
+                f"a job are not nested. Use an ordinary for inside, or one job.loop(itertools.product(…))."
+            )
+            raise LoopError(text, path=steps.store.path, reason="nested")
+        if self._ending.is_near:
+            return  # it won't begin
+        if name in self._entered:
+            text = f"there was a loop {name!r} in this job already: give each a name of its own, job.loop(…, name=…)."
+            raise LoopError(text, path=steps.store.path, reason="name used twice")
+        stored = steps.state["loops"].get(name)
+        if stored is None:
+            self._check_nothing_to_resume(name)
+        else:
+            self._check_resumable(name, stored, items)
 
     def _check_nothing_to_resume(self, name: str) -> None:
         if self.resumes is not None:

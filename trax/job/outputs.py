@@ -19,9 +19,10 @@ import io
 import logging
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from trax.errors import InvalidArgumentError, OutputFileError
+from trax.errors import ClosedError, ForkedError, InvalidArgumentError, OutputFileError
 from trax.job.state import Position
 from trax.storage.local import crc
 from trax.storage.local.fs import FileSystem, write_all
@@ -45,6 +46,7 @@ class AppendedFile:
 
     def __init__(self, fs: FileSystem, path: str) -> None:
         self._fs, self.path = fs, path
+        self._process = os.getpid()
         self.is_repeating = False
         self._held = bytearray()
         self._checksum = 0
@@ -98,14 +100,17 @@ class AppendedFile:
         self._checksum = checksum
 
     def append(self, data: ReadableBuffer) -> int:
-        """Write at the end; returns the number of bytes."""
+        """Write at the end; returns the number of bytes. If it raises, nothing was appended."""
+        if self._fd < 0:
+            text = f"the job that writes {self.path} was closed. Write to it before, within the job."
+            raise ClosedError(text, path=self.path, reason="closed")
+        if len(self._held) >= _HELD_BYTES:
+            self.flush()
         with memoryview(data) as view:
             nbytes = view.nbytes
             if not self.is_repeating:
                 self._held += view.cast("B") if view.contiguous else view.tobytes()
                 self.length += nbytes
-        if len(self._held) >= _HELD_BYTES:
-            self.flush()
         return nbytes
 
     def bring(self, *, sync: bool) -> Position | None:
@@ -124,12 +129,20 @@ class AppendedFile:
         """Hand what is held to the operating system."""
         if not self._held:
             return
+        if os.getpid() != self._process:
+            text = f"{self.path} is written by the job of the process that this one was forked from: use another."
+            raise ForkedError(text, path=self.path, reason="forked")
         with asking("write", self.path):
             size = self._fs.size(self._fd)
             if size != self._written:
                 raise self._changed(f"the job has written {self._written:,} bytes, and it has {size:,}")
-            with memoryview(self._held) as data:
-                write_all(self._fs, self._fd, data, self._written)
+            try:
+                with memoryview(self._held) as data:
+                    write_all(self._fs, self._fd, data, self._written)
+            except OSError:
+                with suppress(OSError):  # the first error is the one that matters
+                    self._fs.truncate(self._fd, self._written)  # so that it can be repeated
+                raise
         self._checksum = crc.crc32(self._held, self._checksum)
         self._written += len(self._held)
         self._held.clear()
@@ -145,6 +158,7 @@ class AppendedFile:
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1
+        self._held.clear()
         if fd >= 0:
             self._fs.close(fd)
 

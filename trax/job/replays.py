@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from trax.errors import InvalidArgumentError, TraxWarning, VerificationError
 from trax.job.checking import Upgrades
 from trax.job.fingerprints import fingerprint, is_another
 from trax.job.meter import Meter
+from trax.job.randomness import Randomness
 from trax.job.steps import Steps
 from trax.replay import ReplayLog
 from trax.testing.differences import Difference, difference, located
@@ -21,13 +23,19 @@ Save = Callable[[dict[str, Any]], None]
 class Replays:
     """``save`` checkpoints values, at once, together with the job's state."""
 
-    def __init__(self, steps: Steps, upgrades: Upgrades, meter: Meter, save: Save) -> None:
-        self._steps, self._upgrades, self._meter, self._save = steps, upgrades, meter, save
+    def __init__(self, steps: Steps, randomness: Randomness, upgrades: Upgrades, meter: Meter, save: Save) -> None:
+        self._steps, self._randomness, self._upgrades = steps, randomness, upgrades
+        self._meter, self._save = meter, save
         self._functions: dict[str, ReplayLog] = {}
 
     def recover(self, name: str, create: Callable[[], Any] | None, replay_log: ReplayLog) -> Any:
         store, known = self._steps.store, self._steps.state["replays"]
         now, stored = fingerprint(replay_log), known.get(name)
+        is_first = name not in self._functions and self._steps.step is None
+        if create is not None and name not in store:
+            create = partial(self._randomness.draw, name, create)
+        elif is_first:
+            self._randomness.has_drawn(name)
         if stored is not None and is_another(stored, now):
             before = self._upgrades.replay_log_for(name, stored, now, replay_log)
             state = self._meter.timed_replay(lambda: store.recover(name, create, before))

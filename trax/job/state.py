@@ -7,7 +7,8 @@ file that was opened for the first time.
 
 The position of an output file and the state of a generator change with a step, and only with a step. What a job does
 outside of its loops it does again each time it is started; so a generator begins at its ``created`` state, and goes on
-from ``generators`` of a loop when the job comes to that loop again.
+from ``generators`` of a loop when the job comes to that loop again. Only the first value of a name is not made again:
+``drawn`` says where generators were behind that.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class JobState(TypedDict):
 
     loops: dict[str, LoopState]
     created: dict[str, Any]
+    drawn: dict[str, dict[str, Any]]
+    """The states of the generators that the first value of a name was drawn from, behind that."""
     files: dict[str, Position]
     config: list[Any]
     """The configuration alone; empty before there was any."""
@@ -52,7 +55,7 @@ class JobState(TypedDict):
 
 
 def new_state() -> JobState:
-    return JobState(loops={}, created={}, files={}, config=[], replays={})
+    return JobState(loops={}, created={}, drawn={}, files={}, config=[], replays={})
 
 
 def recover_state(store: Trax) -> tuple[JobState, dict[str, Position]]:
@@ -91,6 +94,7 @@ def fold(state: JobState, entry: Entry) -> JobState:
         loop["generators"] |= changes.get("generators", {})
     state["files"] |= {key: position[:3] for key, position in changes.get("files", {}).items()}
     state["created"] |= changes.get("created", {})
+    state["drawn"] |= changes.get("drawn", {})
     state["config"] = changes.get("config", state["config"])
     state["replays"] |= changes.get("replays", {})
     return state
