@@ -164,7 +164,7 @@ def waits(directory: str) -> None:
         (lambda directory: sys.exit("usage: …"), JobError, ["fails by itself", "SystemExit: usage: …"]),
         (lambda directory: None, NothingToCheckError, ["opened no store below the directory"]),
         (lambda directory: jobs.opened(directory).close(), NothingToCheckError, ["or committed nothing"]),
-        (jobs.is_not_repeatable, NotDeterministicError, ["state['seed']: b'", "in the first run", "in the second run"]),
+        (jobs.is_not_repeatable, NotDeterministicError, ["state['seed']: b", "in the first run", "in the second run"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
