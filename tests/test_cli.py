@@ -600,7 +600,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def is_reading(process: subprocess.Popen[bytes], file: Path) -> bool:
-    return str(file) in {os.path.realpath(link) for link in Path(f"/proc/{process.pid}/fd").iterdir()}
+    for fd in os.listdir(f"/proc/{process.pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            if os.readlink(f"/proc/{process.pid}/fd/{fd}") == os.path.realpath(file):
+                return True
+    return False
 
 
 # verify
