@@ -158,7 +158,7 @@ MUTANTS = [
     Mutant("a snapshot header's checksum is not checked", LOCAL + "snapshot.py", "    if crc.crc32(data[: _HEADER.size]) != _CHECKSUM.unpack_from(data, _HEADER.size)[0]:", "    if False:", (CORRUPTION,)),
     Mutant("a snapshot's checksum is not checked", LOCAL + "snapshot.py", "    if len(body) != body_bytes or crc.crc32(body) != body_checksum:", "    if False:", (CORRUPTION,)),
     Mutant("a blob's chunks are not checked", LOCAL + "blob.py", "        if have != len(target) or crc.crc32(target) != chunk.checksum:", "        if have != len(target):", (CORRUPTION,)),
-    Mutant("a mapped blob's chunks are not checked", LOCAL + "blob.py", "            if crc.crc32(view[start : start + _CHUNK_BYTES]) != entry.checksums[place]:", "            if False:", (CORRUPTION,)),
+    Mutant("a mapped blob's chunks are not checked", LOCAL + "blob.py", "            if crc.crc32(view[start : start + _CHUNK_BYTES]) != entry.checksums[place]:", "            if False:", (CHECKS,)),
     Mutant("a blob's seal is not checked", LOCAL + "blob.py", "or crc.crc32(footer[: _FOOTER.size], crc.crc32(header)) != reference.checksum:", "or False:", (CORRUPTION,)),
     Mutant("a blob's head and index are not checked", LOCAL + "blob.py", "        if crc.crc32(data) != checksum:", "        if False:", (CORRUPTION,)),
     Mutant("a base's seal is not checked", LOCAL + "blob.py", "        for base in bases:\n            self._sealed_footer(base)\n", "", (CORRUPTION,)),
