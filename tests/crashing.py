@@ -23,14 +23,22 @@ from typing import Any, NamedTuple
 import pytest
 
 import trax
-from trax.storage.local import compaction, creation, directory, segment
+from trax.codecs import limits
+from trax.storage.local import blob, compaction, creation, directory, segment
 from trax.testing.disks import Outcomes, cached_image, moments
 from trax.testing.recording import Image, RecordingFileSystem
 
 NAMES = ("a", "b", "c")
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """Where the crashes are played: they are modelled, and a real disk would only be slow."""
+CHUNK_BYTES = 256
+"""Of large values, where they are made small."""
 State = dict[str, list[Any]]
+
+
+def an_array(changed: Collection[int] = ()) -> bytes:
+    """A value of six chunks, some of which are not as they were: once or twice a differential checkpoint pays."""
+    return b"".join(bytes([100 * (place in changed) + place]) * CHUNK_BYTES for place in range(6))
 
 
 def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,6 +50,8 @@ def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "LARGE_BYTES", 200)
     monkeypatch.setattr(compaction, "MANY_SEGMENTS", 2)
     monkeypatch.setattr(directory, "INLINE_BYTES", 64)
+    monkeypatch.setattr(limits, "OUT_OF_BAND_BYTES", 100)
+    monkeypatch.setattr(blob, "_CHUNK_BYTES", CHUNK_BYTES)
     monkeypatch.setattr(segment, "_ALLOCATE_FIRST_BYTES", 1024)
 
 
@@ -101,6 +111,7 @@ class Job:
     sync: str
     keep: int
     codec: str = "msgpack"
+    differential: bool = False
     model: Model = field(default_factory=Model)
     state: State = field(default_factory=dict)
     number: int = 0
@@ -117,7 +128,15 @@ class Job:
         return fs
 
     def _open(self, fs: RecordingFileSystem) -> trax.Trax:
-        return trax.Trax(self.path, sync=self.sync, keep=self.keep, codec=self.codec, fs=fs, sync_interval_s=1e9)  # type: ignore[arg-type]
+        return trax.Trax(
+            self.path,
+            sync=self.sync,  # type: ignore[arg-type]
+            keep=self.keep,
+            codec=self.codec,
+            fs=fs,
+            sync_interval_s=1e9,
+            differential=self.differential,
+        )
 
     def _call(self, fs: RecordingFileSystem, store: trax.Trax) -> trax.Trax:
         kind = self.dice.choice(

@@ -16,10 +16,11 @@ import pytest
 
 import trax
 from tests import witness
+from tests.crashing import CHUNK_BYTES, an_array
 from tests.helpers import kill
 from trax.codecs import limits
 from trax.repair import Repair
-from trax.storage.local import compaction, directory, owner, segment
+from trax.storage.local import blob, compaction, directory, owner, segment
 
 Files = dict[str, bytes]
 State = dict[str, Any]
@@ -34,6 +35,8 @@ def small_stores(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(owner, "_first_line", lru_cache(maxsize=8)(owner._first_line))
     patch.setattr(directory, "INLINE_BYTES", 60)
     patch.setattr(limits, "OUT_OF_BAND_BYTES", 100)
+    patch.setattr(blob, "_CHUNK_BYTES", CHUNK_BYTES)
+    patch.setattr(witness, "CHUNK_BYTES", CHUNK_BYTES)
     patch.setattr(segment, "_ALLOCATE_FIRST_BYTES", 1024)
     patch.setattr(compaction, "LARGE_BYTES", 200)
 
@@ -215,6 +218,20 @@ def _unsynced(life: Life) -> None:
     _go_on_without_c(life)
 
 
+def _differential(life: Life) -> None:
+    """The value of one name lies in three files, of which the oldest is that of a kept snapshot too."""
+    life.checkpoint(a=[], c=[an_array()])
+    life.log(a=1, c="c")
+    life.copy()
+    for changed in ([2], [2, 5]):
+        life.state["c"] = [an_array(changed), *life.state["c"][1:]]
+        life.checkpoint("c")
+        life.copy()
+        life.log(a=2, c=len(changed))
+    numbers = [int(file.name) for file in (life.path / "blobs").iterdir()]
+    assert sorted(numbers) == [1, 2, 3], "the last leans on both"
+
+
 def _go_on_without_c(life: Life) -> None:
     for number in range(7, 10):
         life.log(a=number, b=-number)
@@ -287,6 +304,8 @@ KINDS: dict[str, Kind] = {
     "nothing logged since": Kind(_empty, {"keep": 3}, _KILLED),
     "leftovers of a crash": Kind(_leftovers, {}, _KILLED),
     "repaired": Kind(_repaired, {}, _CLOSED),
+    "differential, closed": Kind(_differential, {"differential": True}, _CLOSED),
+    "differential, json, keep 2": Kind(_differential, {"differential": True, "keep": 2, "codec": "json"}, _KILLED),
 }
 
 

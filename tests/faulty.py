@@ -27,10 +27,12 @@ import pytest
 
 import trax
 from tests.crashing import (
+    CHUNK_BYTES,
     NAMES,
     Job,
     Model,
     State,
+    an_array,
     fold,
     judge,
     lay_out,
@@ -62,6 +64,7 @@ class Scenario:
     sync: str = "always"
     keep: int = 1
     codec: str = "msgpack"
+    differential: bool = False
     file_system: type[RecordingFileSystem] = RecordingFileSystem
 
 
@@ -86,6 +89,9 @@ SCENARIOS = {
     "after a tear": Scenario("open log checkpoint close", "open fill log log kill tear"),
     "recovery": Scenario("open recover map past names close", "open fill large log checkpoint log close", keep=2),
     "no locks": Scenario("open log checkpoint close", "open fill log close", file_system=LocklessFileSystem),
+    "differential": Scenario(
+        "open array log array recover array names close", "open fill array log array close", differential=True
+    ),
     "copy": Scenario("open log copy copy log close", "open fill large log checkpoint log close", keep=2),
 }
 
@@ -107,7 +113,8 @@ class FaultyJob(Job):
     """
 
     def __init__(self, root: Path, scenario: Scenario, seed: str, *, lossy: bool = False) -> None:
-        super().__init__(root / "s", random.Random(seed), scenario.sync, scenario.keep, scenario.codec)
+        dice, codec = random.Random(seed), scenario.codec
+        super().__init__(root / "s", dice, scenario.sync, scenario.keep, codec, scenario.differential)
         self.scenario = scenario
         self.root = root
         self.lossy = lossy
@@ -116,6 +123,7 @@ class FaultyJob(Job):
         self.store: trax.Trax | None = None
         self.flights: list[Future[int]] = []
         self.copies = 0
+        self.arrays = 0
         self.errors: list[str] = []
         self.usable: set[str] = set()
         """The errors that left the handle usable; what failed in the background is raised twice."""
@@ -334,6 +342,16 @@ class FaultyJob(Job):
 
     def do_large(self) -> None:
         self.state.setdefault(NAMES[0], []).insert(0, "y" * 5000)
+        self._save(NAMES[:1])
+
+    def do_array(self) -> None:
+        """Change a chunk of an array, and save it."""
+        state = self.state.setdefault(NAMES[0], [])
+        if not (state and isinstance(state[0], bytes)):
+            state.insert(0, an_array())
+        self.arrays += 1
+        start = self.arrays % 6 * CHUNK_BYTES
+        state[0] = state[0][:start] + bytes([self.arrays]) * CHUNK_BYTES + state[0][start + CHUNK_BYTES :]
         self._save(NAMES[:1])
 
     def do_create(self) -> None:

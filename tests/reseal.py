@@ -154,7 +154,7 @@ class Blob:
     """The buffers, with what lies between them."""
     head: bytes
     index: Any
-    """A list of ``[offset, nbytes, checksums]``, or the bytes to write in its place."""
+    """A list of ``[offset or runs, nbytes, checksums]``, or the bytes to write in its place."""
     footer: dict[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -244,8 +244,11 @@ class Store:
 
 def _seal_blobs(body: Body, seals: dict[int, tuple[int, int]]) -> None:
     for stored in body[3].values():
-        if isinstance(stored[2], list) and stored[2][0] in seals:
-            stored[2] = [stored[2][0], *seals[stored[2][0]]]
+        if isinstance(stored[2], list):
+            _, _, _, *bases = stored[2]
+            for blob in [stored[2], *(bases[0] if bases and isinstance(bases[0], list) else ())]:
+                if isinstance(blob, list) and blob and blob[0] in seals:
+                    blob[1:3] = seals[blob[0]]
 
 
 def file_of(path: Path, kind: str) -> Path:

@@ -177,7 +177,7 @@ def test_a_damaged_store_is_exact_or_refused(scratch: Path, monkeypatch: pytest.
             raise
     print(dict(verdicts))
     count("damaged stores", len(tried) - 1)
-    assert verdicts["refused"] > len(tried) / 4
+    assert verdicts["refused"] + verdicts["some names refused"] > len(tried) / 4
 
 
 def key(files: Files) -> int:

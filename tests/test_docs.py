@@ -189,6 +189,7 @@ class StoreReader:
         self.entries: dict[str, list[tuple[int, bytes]]] = {}
         self.kinds: list[bytes] = []
         self.flags: set[int] = set()
+        self.runs: list[list[list[int]]] = []
         for number, salt, sealed, *proven in self.snapshot["segments"]:
             ends = self.read_segment(number, salt, sealed)
             assert sealed is None or not proven
@@ -291,26 +292,42 @@ class StoreReader:
         """The head of a stored value, and its buffers."""
         if isinstance(value, bytes):
             return value, []
-        number, nbytes, seal = value
-        data = (self.path / "blobs" / f"{number:08}").read_bytes()
-        header_bytes, footer_bytes = self.page.size("format-blob-header"), self.page.size("format-blob-footer")
-        header, footer = self.page.unpack("format-blob-header", data), data[-footer_bytes:]
-        assert (header["store_id"], header["number"], len(data)) == (self.snapshot["store_id"], number, nbytes)
-        fields = self.page.unpack("format-blob-footer", footer)
-        assert seal == fields["checksum"] == crc32(data[:header_bytes] + footer[:-4])
+        *own, bases = value if len(value) == 4 else [*value, []]
+        files = [self.read_sealed(*one) for one in (own, *bases)]
+        data, fields = files[0]
+        numbers = [number for number, *_ in (*bases, own)]
+        assert numbers == sorted({*numbers}) and len(bases) <= 16
         head, index = (
             data[fields[f"{part}_offset"] : fields[f"{part}_offset"] + fields[f"{part}_bytes"]]
             for part in ("head", "index")
         )
         assert (crc32(head), crc32(index)) == (fields["head_checksum"], fields["index_checksum"])
         buffers = []
-        for offset, length, checksums in msgpack.unpackb(index):
-            assert offset % 64 == 0
-            buffers.append(data[offset : offset + length])
+        end = self.page.size("format-blob-header")
+        for place, length, checksums in msgpack.unpackb(index):
+            runs = place if isinstance(place, list) else [[len(checksums) // 4, 0, place]]
+            buffers.append(b"")
+            for count, file, offset in runs:
+                size = min(count * 2**20, length - len(buffers[-1]))
+                buffers[-1] += files[file][0][offset : offset + size]
+                if file == 0:
+                    assert offset in (end, end + -end % 64)
+                    end = offset + size
+            self.runs.append([*runs])
             chunks = [buffers[-1][start : start + 2**20] for start in range(0, length, 2**20)]
             assert checksums == struct.pack(f"<{len(chunks)}I", *map(crc32, chunks))
-        assert fields["head_offset"] == (offset + length if buffers else header_bytes)
+        assert fields["head_offset"] == end
         return head, buffers
+
+    def read_sealed(self, number: int, nbytes: int, seal: int) -> tuple[bytes, dict[str, Any]]:
+        """A file of a blob, and its footer."""
+        data = (self.path / "blobs" / f"{number:08}").read_bytes()
+        header_bytes, footer_bytes = self.page.size("format-blob-header"), self.page.size("format-blob-footer")
+        header, footer = self.page.unpack("format-blob-header", data), data[-footer_bytes:]
+        assert (header["store_id"], header["number"], len(data)) == (self.snapshot["store_id"], number, nbytes)
+        fields = self.page.unpack("format-blob-footer", footer)
+        assert seal == fields["checksum"] == crc32(data[:header_bytes] + footer[:-4])
+        return data, fields
 
 
 @pytest.fixture(scope="module")
@@ -353,6 +370,22 @@ def test_the_page_decodes_a_store(page: Page, tmp_path: Path) -> None:
     assert reader.snapshot["last_segment"] == max(number for number, *_ in reader.snapshot["segments"])
     blobs = [int(path.name) for path in (tmp_path / "store" / "blobs").iterdir()]
     assert 0 < max(blobs) <= reader.snapshot["last_blob"]
+
+
+def test_the_page_decodes_a_differential_checkpoint(page: Page, tmp_path: Path) -> None:
+    mebibyte = 1 << 20
+    parts = [bytes([number]) * mebibyte for number in range(6)]
+    with trax.Trax(tmp_path / "store", differential=True) as store:
+        for changed in (None, 2, 5, 4):
+            if changed is not None:
+                parts[changed] = bytes([100 + changed]) * mebibyte
+            store.checkpoint(large=[b"".join(parts) + b"end", bytes(20_000)])
+    reader = StoreReader(page, tmp_path / "store")
+    stored = reader.snapshot["names"]["large"][2]
+    assert len(stored) == 4 and [base[0] for base in stored[3]] == [1, 2, 3]
+    assert reader.read_value(stored)[1] == [b"".join(parts) + b"end", bytes(20_000)]
+    assert [run[:2] for run in reader.runs[-2]] == [[2, 1], [1, 2], [1, 1], [1, 0], [1, 3], [1, 1]]
+    assert [run[:2] for run in reader.runs[-1]] == [[1, 1]]
 
 
 def test_a_new_store_begins_as_the_page_says(page: Page, tmp_path: Path) -> None:
@@ -429,13 +462,14 @@ def test_the_limits_on_the_page_are_those_of_the_code(page: Page) -> None:
     assert names.MAX_NAME_BYTES == 255 and names.RESERVED_PREFIX == "trax:"
     assert limits.MAX_ENTRY_BYTES == encoding.MAX_COMMIT_BYTES == 2**30 and limits.MAX_DEPTH == 100
     assert (limits.OUT_OF_BAND_BYTES, directory.INLINE_BYTES) == (16384, 4096)
-    assert (blob._CHUNK_BYTES, blob._ALIGNMENT_BYTES) == (2**20, 64)
+    assert (blob._CHUNK_BYTES, blob._ALIGNMENT_BYTES, blob.MAX_BASES) == (2**20, 64, 16)
     assert (segment.FRAME_RECORDS, segment.FRAME_BYTES) == (128, 64 * 1024)
     for text in (
         "1 to 255 bytes",
         "at least 16,384",
         "at most 4096 bytes",
         "1,048,576 bytes",
+        "1 to 16 earlier files",
         "multiple of 64",
         "128\nrecords",
     ):

@@ -11,7 +11,7 @@ import pytest
 import trax
 from tests import reseal
 from tests.codecs.strategies import identical
-from tests.golden.make import CONTENTS, HERE, LIST, fold
+from tests.golden.make import CONTENTS, HERE, LIST, SPREAD, fold
 from trax import errors
 
 STORES = sorted(path.name for path in HERE.glob("v*"))
@@ -32,6 +32,8 @@ def test_an_old_store_opens_and_holds_what_it_held(tmp_path: Path, name: str, mo
         assert store.verify().problems == []
         for one, value in CONTENTS.items():
             assert identical(store.recover(one), value), one
+        assert ("spread" in store) == name.endswith("differential")
+        assert "spread" not in store or identical(store.recover("spread"), SPREAD)
         assert store.recover("list", None, fold) == LIST
         assert [entry for _, entry in store.entries("never")] == ["checkpointed"]
         oldest, newest = store.snapshots()

@@ -586,8 +586,8 @@ def test_a_late_background_checkpoint_does_not_overwrite_a_newer_one(tmp_path: P
         waiting, go_on = threading.Event(), threading.Event()
         write_value = storage.write_value
 
-        def slow(encoded: Any) -> Any:
-            value = write_value(encoded)
+        def slow(name: str, encoded: Any) -> Any:
+            value = write_value(name, encoded)
             if threading.current_thread() is not threading.main_thread():
                 waiting.set()
                 assert go_on.wait(20)
@@ -720,8 +720,8 @@ def test_closing_waits_for_the_call_of_another_thread(tmp_path: Path) -> None:
     write_value = storage.write_value
     waiting, go_on = threading.Event(), threading.Event()
 
-    def slow(encoded: Any) -> Any:
-        value = write_value(encoded)
+    def slow(name: str, encoded: Any) -> Any:
+        value = write_value(name, encoded)
         waiting.set()
         assert go_on.wait(20)
         return value

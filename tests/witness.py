@@ -21,6 +21,7 @@ import msgpack
 Files = Mapping[str, bytes]
 State = dict[str, Any]
 
+CHUNK_BYTES = 2**20
 _KINDS = (b"trxR", b"trxJ", b"trxM")
 
 
@@ -123,8 +124,9 @@ class Witness:
     def _value(self, value: Any) -> Any:
         if isinstance(value, bytes):
             return _decode(self._codec, value, [])
-        number, nbytes, seal = value
-        return _blob(_file(self._files, f"blobs/{number:08}"), self._id, number, nbytes, seal, self._codec)
+        *own, bases = value if len(value) > 3 else [*value, []]
+        files = [(_file(self._files, f"blobs/{number:08}"), number, size, seal) for number, size, seal in [own, *bases]]
+        return _blob(tuple(files), self._id, self._codec)
 
 
 def _file(files: Files, name: str) -> bytes:
@@ -225,19 +227,23 @@ def _records(kind: bytes, flags: int, count: int, first: int, payload: bytes) ->
 
 
 @lru_cache(maxsize=64)
-def _blob(data: bytes, store_id: bytes, number: int, nbytes: int, seal: int, codec: str) -> Any:
-    if len(data) != nbytes or crc32(data[-48:-4], crc32(data[:64])) != seal:
-        raise DamagedError("a blob's length or seal")
-    if data[:10] != b"traxblob\1\0" or data[16:40] != store_id + struct.pack("<Q", number):
-        raise DamagedError("another blob")
-    at, size, head_checksum, index_at, index_size, index_checksum = struct.unpack_from("<QQIQQI", data, nbytes - 48)
+def _blob(files: tuple[tuple[bytes, int, int, int], ...], store_id: bytes, codec: str) -> Any:
+    for data, number, nbytes, seal in files:
+        if len(data) != nbytes or crc32(data[-48:-4], crc32(data[:64])) != seal:
+            raise DamagedError("a blob's length or seal")
+        if data[:10] != b"traxblob\1\0" or data[16:40] != store_id + struct.pack("<Q", number):
+            raise DamagedError("another blob")
+    data = files[0][0]
+    at, size, head_checksum, index_at, index_size, index_checksum = struct.unpack_from("<QQIQQI", data, len(data) - 48)
     head, index = data[at : at + size], data[index_at : index_at + index_size]
     if crc32(head) != head_checksum or crc32(index) != index_checksum:
         raise DamagedError("a blob's head or index")
     buffers = []
-    for start, length, checksums in msgpack.unpackb(index):
-        buffer = data[start : start + length]
-        if [crc32(buffer[part : part + 2**20]) for part in range(0, length, 2**20)] != list(
+    for place, length, checksums in msgpack.unpackb(index):
+        runs = place if isinstance(place, list) else [[len(checksums) // 4, 0, place]]
+        parts = [files[file][0][start : start + count * CHUNK_BYTES] for count, file, start in runs]
+        buffer = b"".join(parts)[:length]
+        if [crc32(buffer[part : part + CHUNK_BYTES]) for part in range(0, length, CHUNK_BYTES)] != list(
             struct.unpack(f"<{len(checksums) // 4}I", checksums)
         ):
             raise DamagedError("a blob's buffer")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.crashing import Job, without_chance
+from tests.crashing import Job, an_array, without_chance
 from tests.helpers import kill
 from trax.testing.recording import RecordingFileSystem
 
@@ -72,6 +72,11 @@ class Workload(Job):
             return self.store.checkpoint_async(values).result() if background else self.store.checkpoint(values)
 
         self._commit(self.fs, call, durable=True)
+
+    def checkpoint_array(self, name: str, *changed: int, other: str = "") -> None:
+        """Save a name whose first item is an array, of which some chunks have changed since it was first saved."""
+        self.state.setdefault(name, [b""])[0] = an_array(changed)
+        self.checkpoint(name, *([other] if other else []))
 
     def batch(self, before: str, saved: str, after: str) -> None:
         """One atomic commit of an entry, a checkpoint, and another entry."""
@@ -155,6 +160,24 @@ def checkpoint_blob(job: Workload) -> None:
     job.checkpoint("a")
 
 
+def checkpoint_differential(job: Workload) -> None:
+    """Two that lean on the one before, one that must be whole, and one that leans on that."""
+    job.checkpoint_array("a")
+    job.checkpoint_array("a", 2)
+    job.log("a")
+    job.checkpoint_array("a", 2, 4)
+    job.checkpoint_array("a", 1, 2, 3, 4)
+    job.checkpoint_array("a", 1, 2, 3, 4, other="b")
+
+
+def rotate_differential(job: Workload) -> None:
+    """What a kept snapshot names is also leant on."""
+    job.checkpoint_array("a")
+    job.checkpoint_array("a", 3)
+    job.log("a")
+    job.checkpoint_array("a", 0, 3)
+
+
 def rotate_kept(job: Workload) -> None:
     for _ in range(3):
         job.checkpoint("a")
@@ -203,6 +226,8 @@ WORKLOADS = [
     checkpoint_and_log,
     batch_with_checkpoint,
     checkpoint_blob,
+    checkpoint_differential,
+    rotate_differential,
     rotate_kept,
     compact,
     delete,
@@ -220,5 +245,7 @@ def record(
 ) -> tuple[Workload, RecordingFileSystem]:
     """Play it below a new directory, in a store named ``store``."""
     root.mkdir(parents=True)
-    job = Workload(root / "store", random.Random(0), sync, 2 if calls is rotate_kept else 1, codec)
+    keep = 2 if calls in (rotate_kept, rotate_differential) else 1
+    differential = calls in (checkpoint_differential, rotate_differential)
+    job = Workload(root / "store", random.Random(0), sync, keep, codec, differential)
     return job, job.play(calls, make_fs(root))

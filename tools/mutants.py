@@ -41,6 +41,7 @@ SAFEGUARDS = "tests/test_safeguards.py"
 CHECKS = "tests/test_checks.py"
 READER = "tests/test_reader.py"
 LIVE = "tests/test_live_copy.py"
+DIFFERENTIAL = "tests/test_differential.py"
 CLI = "tests/test_cli.py"
 STORE = "tests/test_store.py tests/test_bad_input.py tests/test_golden.py"
 AFTER_A_KILL = "tests/test_crash.py -k after_a_kill"
@@ -60,6 +61,7 @@ REST = (
     "tests/test_interrupts.py",
     CLI,
     LIVE,
+    DIFFERENTIAL,
     AFTER_A_KILL,
     MACHINES,
 )
@@ -148,11 +150,11 @@ MUTANTS = [
     Mutant("a mark is written though not all is synced", LOCAL + "directory.py", "            if writer.provable:\n                writer.mark(self._state.snapshot.sequence, closing=True)", "            if True:\n                writer.mark(self._state.snapshot.sequence, closing=True)", (FAULTS,)),
     Mutant("a mark is written behind a segment that is not synced", LOCAL + "directory.py", "        if new_writer.provable:", "        if True:", (CRASH,)),
     Mutant("files are removed before the commit", LOCAL + "directory.py", "        self._commit_point.replace(new.snapshot)\n", "        for path in no_longer_named(self._layout, old, new):\n            self._remove(path)\n        self._commit_point.replace(new.snapshot)\n", (CRASH,)),
-    Mutant("an opening sweeps before its snapshot is durable", LOCAL + "opening.py", "        commit_point.replace(snapshot)\n        manner", "        sweep(fs, layout, snapshot, {one.number for one in snapshot.blobs()})\n        commit_point.replace(snapshot)\n        manner", (PITFALLS,)),
+    Mutant("an opening sweeps before its snapshot is durable", LOCAL + "opening.py", "        commit_point.replace(snapshot)\n        manner", "        sweep(fs, layout, snapshot, {one.number for one in snapshot.blob_files})\n        commit_point.replace(snapshot)\n        manner", (PITFALLS,)),
     Mutant("a new segment is removed though it is named", LOCAL + "directory.py", "            if not self._commit_point.unsettled and number not in segment_numbers_of(self._state.snapshot):", "            if not self._commit_point.unsettled:", (FAULTS,)),
     Mutant("a new segment is removed though it may be named", LOCAL + "directory.py", "            if not self._commit_point.unsettled and number not in segment_numbers_of(self._state.snapshot):", "            if number not in segment_numbers_of(self._state.snapshot):", (PITFALLS, FAULTS,)),
-    Mutant("discard removes what was published", LOCAL + "directory.py", "            if reference not in blobs_of(snapshot, kept) and not self._closed and not self._commit_point.unsettled:", "            if not self._closed and not self._commit_point.unsettled:", (STORE,)),
-    Mutant("discard removes what may be published", LOCAL + "directory.py", "            if reference not in blobs_of(snapshot, kept) and not self._closed and not self._commit_point.unsettled:", "            if reference not in blobs_of(snapshot, kept) and not self._closed:", (PITFALLS, FAULTS,)),
+    Mutant("discard removes what was published", LOCAL + "directory.py", "            if file not in blobs_of(snapshot, kept) and not self._closed and not self._commit_point.unsettled:", "            if not self._closed and not self._commit_point.unsettled:", (STORE,)),
+    Mutant("discard removes what may be published", LOCAL + "directory.py", "            if file not in blobs_of(snapshot, kept) and not self._closed and not self._commit_point.unsettled:", "            if file not in blobs_of(snapshot, kept) and not self._closed:", (PITFALLS, FAULTS,)),
     Mutant("an unsettled commit point is ignored", LOCAL + "commit_point.py", "        if self.unsettled:\n", "        if False:\n", (SAFEGUARDS,)),
     Mutant("a failed write is not cut back", LOCAL + "directory.py", "                self._take_back(writer, error)\n", "", (FAULTS,)),
     # Checksums.
@@ -163,10 +165,31 @@ MUTANTS = [
     Mutant("a payload's checksum is not checked", LOCAL + "framing.py", " and crc.crc32(payload) == header.payload_checksum", "", (CORRUPTION,)),
     Mutant("a snapshot header's checksum is not checked", LOCAL + "snapshot.py", "    if crc.crc32(data[: _HEADER.size]) != _CHECKSUM.unpack_from(data, _HEADER.size)[0]:", "    if False:", (CORRUPTION,)),
     Mutant("a snapshot's checksum is not checked", LOCAL + "snapshot.py", "    if len(body) != body_bytes or crc.crc32(body) != body_checksum:", "    if False:", (CORRUPTION,)),
-    Mutant("a blob's chunks are not checked", LOCAL + "blob.py", "        if have != len(target) or crc.crc32(target) != checksum:", "        if have != len(target):", (CORRUPTION,)),
-    Mutant("a mapped blob's chunks are not checked", LOCAL + "blob.py", "            if crc.crc32(view[start : start + _CHUNK_BYTES]) != checksums[place]:", "            if False:", (CORRUPTION,)),
+    Mutant("a blob's chunks are not checked", LOCAL + "blob.py", "        if have != len(target) or crc.crc32(target) != chunk.checksum:", "        if have != len(target):", (CORRUPTION,)),
+    Mutant("a mapped blob's chunks are not checked", LOCAL + "blob.py", "            if crc.crc32(view[start : start + _CHUNK_BYTES]) != entry.checksums[place]:", "            if False:", (CHECKS,)),
     Mutant("a blob's seal is not checked", LOCAL + "blob.py", "or crc.crc32(footer[: _FOOTER.size], crc.crc32(header)) != reference.checksum:", "or False:", (CORRUPTION,)),
     Mutant("a blob's head and index are not checked", LOCAL + "blob.py", "        if crc.crc32(data) != checksum:", "        if False:", (CORRUPTION,)),
+    Mutant("a base's seal is not checked", LOCAL + "blob.py", "        for base in bases:\n            self._sealed_footer(base)\n", "", (CORRUPTION,)),
+    # Differential checkpoints.
+    Mutant("every chunk passes for unchanged", LOCAL + "differential.py", " and stored == given:", ":", (DIFFERENTIAL,)),
+    Mutant("a chunk that can't be read passes for unchanged", LOCAL + "blob.py", "        except OSError:\n            return False", "        except OSError:\n            return True", (DIFFERENTIAL,)),
+    Mutant("what can't be leant on is an error", LOCAL + "directory.py", "        except TraxError:\n            return None  # what can't", "        except ZeroDivisionError:\n            return None  # what can't", (DIFFERENTIAL,)),
+    Mutant("a value's files may take any room", LOCAL + "differential.py", " or stored_bytes > _MOST_TIMES_THE_VALUE * encoded.nbytes:", ":", (DIFFERENTIAL,)),
+    Mutant("a value may lie in any number of files", LOCAL + "differential.py", "    if not 0 < len(bases) <= MAX_BASES or", "    if not bases or", (DIFFERENTIAL,)),
+    Mutant("a value leans on the one before whatever has changed", LOCAL + "differential.py", "        if may_change_bytes < 0:", "        if False:", (DIFFERENTIAL,)),
+    Mutant("what a value in flight leans on is removed", LOCAL + "directory.py", " if path in named or path not in leant_on]", "]", (DIFFERENTIAL,)),
+    Mutant("what is named again is removed", LOCAL + "directory.py", "            if path not in named:\n", "            if True:\n", (DIFFERENTIAL,)),
+    Mutant("what a discarded value leant on stays", LOCAL + "directory.py", "            self._lean_on(reference.number, ())\n", "", (DIFFERENTIAL,)),
+    Mutant("what a failed value leant on stays", LOCAL + "directory.py", "            self._lean_on(number, ())\n", "", (DIFFERENTIAL,)),
+    Mutant("what a value was compared with stays until it is published", LOCAL + "directory.py", "        self._lean_on(number, reference.bases)\n", "", (DIFFERENTIAL,)),
+    Mutant("bases are not files of the store", LOCAL + "snapshot.py", "for blob in self.blobs for file in blob.files)", "for blob in self.blobs for file in blob.files[:1])", (DIFFERENTIAL,)),
+    Mutant("any list of bases will do", LOCAL + "snapshot.py", "    if not 0 < len(earlier) <= MAX_BASES or numbers != sorted({*numbers}):", "    if False:", (DIFFERENTIAL,)),
+    Mutant("a file may be a base of two names", LOCAL + "snapshot.py", "[file.number for blob in blobs for file in blob.files]", "[blob.number for blob in blobs]", (DIFFERENTIAL,)),
+    Mutant("bases need not be those of the snapshot", LOCAL + "blob.py", "        if {file for file, _, _ in spans} != {*range(1, len(self._files))}:", "        if False:", (DIFFERENTIAL,)),
+    Mutant("a run may lie anywhere", LOCAL + "blob.py", "            if start < _HEADER_BYTES or stop > self._files", "            if False and stop > self._files", (DIFFERENTIAL,)),
+    Mutant("runs may have any number of chunks", LOCAL + "blob.py", "    if first != count or not runs:", "    if False:", (DIFFERENTIAL,)),
+    Mutant("a run may have no chunk", LOCAL + "blob.py", "        if type(chunks) is not int or chunks < 1:", "        if type(chunks) is not int:", (DIFFERENTIAL,)),
+    Mutant("a value in several files is mapped", LOCAL + "blob.py", "        if len(entry.runs) > 1 or entry.runs[0].file:", "        if False:", (DIFFERENTIAL,)),
     # Chains, ends, and what belongs together.
     Mutant("the chain is not checked", LOCAL + "walk.py", "        elif header.chain != self.tail.chain:", "        elif False:", (SAFEGUARDS,)),
     Mutant("a frame's sequence is not checked", LOCAL + "walk.py", "            header.kind != MARK and not self.tail.sequence < header.first_sequence <= MAX_SEQUENCE - header.record_count", "            False", (CORRUPTION,)),
@@ -180,7 +203,7 @@ MUTANTS = [
     Mutant("a reader looks on where it was stuck", LOCAL + "view.py", "reference.salt, segment.start, end, reference.proven)", "reference.salt, failed or segment.start, end, reference.proven)", (READER,)),
     Mutant("a segment's salt is not compared", LOCAL + "walk.py", "    elif (header.store_id, header.number, header.salt) != (store_id, number, salt):", "    elif (header.store_id, header.number) != (store_id, number):", (CORRUPTION,)),
     Mutant("nothing of a segment is compared", LOCAL + "walk.py", "    elif (header.store_id, header.number, header.salt) != (store_id, number, salt):", "    elif False:", (CORRUPTION,)),
-    Mutant("a blob of another value is accepted", LOCAL + "blob.py", " or owner != [store_id, reference.number]:", ":", (CORRUPTION,)),
+    Mutant("a blob of another value is accepted", LOCAL + "blob.py", " or owner != [self._store_id, reference.number]:", ":", (CORRUPTION,)),
     Mutant("another kept snapshot is accepted", LOCAL + "view.py", "    if (kept.store_id, kept.generation) != (store_id, reference.generation):", "    if False:", (CORRUPTION,)),
     Mutant("a reader does not look again when a file has gone", LOCAL + "view.py", "            if state()[0].generation == snapshot.generation:", "            if True:", (LIVE,)),
     Mutant("verify() does not look again when the store has moved on", "trax/inspection.py", "    return bool(problems) and _load(fs, layout).generation != snapshot.generation", "    return False", (CLI,)),

@@ -192,6 +192,9 @@ def _verify(fs: FileSystem, layout: Layout, snapshot: Snapshot, found: Verificat
         blobs |= _verify_kept(fs, layout, snapshot, reference, found)
     for blob in sorted(blobs):
         _verify_blob(fs, layout, snapshot, blob, found)
+    files = {file for blob in blobs for file in blob.files}
+    found.blobs = len(files)
+    found.nbytes += sum(file.nbytes for file in files)
     sequence = 0
     for segment in snapshot.segments:
         _verify_segment(fs, layout, snapshot, segment, sequence, found)
@@ -231,8 +234,6 @@ def _verify_blob(fs: FileSystem, layout: Layout, snapshot: Snapshot, blob: BlobR
         check_blob(fs, layout, snapshot.store_id, blob)
     except TraxError as error:
         found.problems.append(error)
-    found.blobs += 1
-    found.nbytes += blob.nbytes
 
 
 def _verify_segment(
@@ -292,14 +293,14 @@ class LogScan:
 
 
 def _describe_snapshots(fs: FileSystem, layout: Layout, info: StoreInfo) -> None:
-    blobs = info.snapshot.blobs
+    blobs = info.snapshot.blob_files
     for reference in info.snapshot.kept:
         try:
             kept = load_kept(fs, layout, info.snapshot.store_id, reference)
         except TraxError as error:
             info.problems.append(error)
             continue
-        blobs |= kept.blobs
+        blobs |= kept.blob_files
         info.snapshots.append(SnapshotInfo(kept.sequence, kept.created, stored_names(kept.names)))
     current = info.snapshot
     info.snapshots.append(SnapshotInfo(current.sequence, current.created, stored_names(current.names)))
@@ -329,7 +330,7 @@ def _describe_log(fs: FileSystem, layout: Layout, info: StoreInfo) -> None:
 
 def _describe_name(name: str, stored: Stored) -> NameInfo:
     if isinstance(stored.value, BlobReference):
-        return NameInfo(name, True, stored.cut, stored.sequence, "blob", stored.value.nbytes)
+        return NameInfo(name, True, stored.cut, stored.sequence, "blob", stored.value.stored_bytes)
     return NameInfo(name, True, stored.cut, stored.sequence, "snapshot", len(stored.value or b""))
 
 

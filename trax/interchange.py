@@ -256,7 +256,8 @@ class _ImportWriter:
             raise self._lines.damaged(f"the line of {name!r} does not fit those before it")
         source = _Buffers(self._lines.texts(line.get("buffers", "[]")))
         value = self._decode(line.get("value", ""), source)
-        self.names[name] = Stored(cut, sequence, self._storage.write_value(self._codec.encode_value(value, name)))
+        encoded = self._codec.encode_value(value, name)
+        self.names[name] = Stored(cut, sequence, self._storage.write_value(name, encoded))
 
     def _add_record(self, line: Mapping[str, str]) -> None:
         sequence = self._lines.number(line, "sequence", MAX_SEQUENCE - 1)

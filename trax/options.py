@@ -7,7 +7,13 @@ from trax.errors import InvalidArgumentError
 
 
 def check_options(
-    mode: str, sync: str, codec: str | None, keep: int | None, sync_interval_s: float, buffer_bytes: int
+    mode: str,
+    sync: str,
+    codec: str | None,
+    keep: int | None,
+    sync_interval_s: float,
+    buffer_bytes: int,
+    differential: bool,
 ) -> None:
     """InvalidArgumentError for an option that means nothing."""
     if mode not in ("a", "r+", "r"):
@@ -26,3 +32,6 @@ def check_options(
             f"sync='interval' or 'os', or 0 bytes."
         )
         raise InvalidArgumentError(text, reason="buffer_bytes")
+    if type(differential) is not bool:
+        text = f"differential is True or False, not {differential!r}."
+        raise InvalidArgumentError(text, reason="differential")

@@ -120,7 +120,7 @@ class Publisher:
         try:
             for name, change in changes.items():
                 if change.encoded is not None:
-                    written[name] = self._storage.write_value(change.encoded)
+                    written[name] = self._storage.write_value(name, change.encoded)
             with self._publishing:
                 last = self._committer.exclusively(sequences, commit)
                 for name, change in changes.items():
@@ -128,7 +128,8 @@ class Publisher:
                         self._newest[name] = max(call, self._newest.get(name, 0))
                 self._compact()
         finally:
-            # What was written and did not become part of the store; the storage keeps what it may have published.
+            # What was written and did not become part of the store; the storage keeps what it may have published, and
+            # no longer what that leant on.
             self._storage.discard(value for value in written.values() if isinstance(value, BlobReference))
         return last
 

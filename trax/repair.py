@@ -222,9 +222,9 @@ class Repair:
 
     def _unnamed(self, repaired: Snapshot) -> Iterator[str]:
         fs, layout = self._fs, self._layout
-        blobs = repaired.blobs
+        blobs = repaired.blob_files
         for reference in repaired.kept:
-            blobs |= load_kept(fs, layout, repaired.store_id, reference).blobs
+            blobs |= load_kept(fs, layout, repaired.store_id, reference).blob_files
         named = {reference.number for reference in repaired.segments}
         yield from map(layout.segment, sorted(segment_numbers(fs.listdir(layout.path)) - named))
         yield from map(layout.blob, sorted(file_numbers(fs.listdir(layout.blobs)) - {one.number for one in blobs}))

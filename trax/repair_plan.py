@@ -202,7 +202,8 @@ class Planner:
             self._plan.dropped.add(name)
             blob = names[name].value
             assert isinstance(blob, BlobReference), "only such values are in blobs"
-            text = f"{_quoted([name])}: its value, which was in blobs/{blob.number:08}"
+            files = ", ".join(f"blobs/{file.number:08}" for file in blob.files)
+            text = f"{_quoted([name])}: its value, which was in {files}"
             if name in log.holders:
                 # Hidden, not removed: the log stays as it is, and its files are kept among the removed ones too.
                 end = max(log.last, log.latest_sequence, names[name].sequence)

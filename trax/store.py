@@ -71,6 +71,12 @@ class Trax:
     ``buffer_bytes``
         With ``sync="interval"`` or ``"os"``: hold up to so many bytes of records in the process, where SIGKILL takes
         them, for the highest rate. 0: none.
+    ``differential``
+        True: a checkpoint of a value with large arrays writes only those MiB of them that have changed since the last
+        checkpoint of the name, and leans on the files of that one for the rest. The files of a value never take more
+        than twice its bytes: it is written whole where they would, or where more than half has changed. A value that
+        lies in several files can't be mapped (``mmap``). The store does not keep this option: a handle without it
+        writes whole values, and every handle reads both.
 
     Any number of threads may use one handle; one handle at a time may write to a store. After a fork the handle belongs
     to the parent. Close it, or use it in a ``with`` statement: a handle that is dropped is closed with a
@@ -90,9 +96,10 @@ class Trax:
         keep: int | None = None,
         sync_interval_s: float = 1.0,
         buffer_bytes: int = 0,
+        differential: bool = False,
         fs: FileSystem | None = None,
     ) -> None:
-        check_options(mode, sync, codec, keep, sync_interval_s, buffer_bytes)
+        check_options(mode, sync, codec, keep, sync_interval_s, buffer_bytes, differential)
         self.path = os.path.abspath(os.fspath(path))
         self._closed: HandleError | None = None
         self._creating = threading.RLock()
@@ -110,6 +117,7 @@ class Trax:
                 keep=keep,
                 preallocate=sync == "always",
                 beside=self._beside,
+                differential=differential,
                 fs=fs,
             )
             self._storage = storage
@@ -235,7 +243,8 @@ class Trax:
         ``create()`` makes the first value where none is stored; it is stored, durably, before anything is returned.
         ``replay_log(state, entry)`` returns the state after an entry (by default the entry itself); it may change the
         state in place, which is the caller's own. ``at`` gives the state as of that sequence, back to the oldest of
-        :meth:`snapshots`. With ``mmap`` the large arrays of the checkpointed value are read-only views of the file.
+        :meth:`snapshots`. With ``mmap`` the large arrays of the checkpointed value are read-only views of the file; a
+        value that a checkpoint with ``differential`` has spread over several files is an InvalidArgumentError then.
 
         Raises NameNotStoredError (a KeyError), UnreachableError, ReplayError; what the callbacks raise, with a note
         that names the record; CorruptionError, with file, offset and sequence, for what no crash leaves behind.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import threading
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases.logging import TRAX
-from benchmarks.model import FAST, Case, Contestant, Figure, Role, Scale, SkippedError, no_more_than, versus
+from benchmarks.model import FAST, Case, Contestant, Figure, Role, Scale, no_more_than, versus
 from benchmarks.stores.with_trax import check_fast
 from benchmarks.task import Task
 
@@ -254,21 +253,37 @@ B8 = Case(
 # B10: saving what has changed
 
 CHANGED_SHARE = 0.01
+PLACES = 50
 
 
-def checkpoint_changed(task: Task, differential: bool) -> None:
+def change_one_place(array: Any) -> None:
+    some = int(len(array) * CHANGED_SHARE)
+    array[some : 2 * some] += 1.0
+
+
+def change_some_places(array: Any) -> None:
+    some = max(int(len(array) * CHANGED_SHARE / PLACES), 1)
+    for start in range(0, len(array), max(len(array) // PLACES, 1)):
+        array[start : start + some] += 1.0
+
+
+def change_scattered(array: Any) -> None:
+    import numpy as np
+
+    array[np.random.default_rng(2).choice(len(array), int(len(array) * CHANGED_SHARE), replace=False)] += 1.0
+
+
+def change_all(array: Any) -> None:
+    array += 1.0
+
+
+def checkpoint_changed(task: Task, change: Callable[[Any], None], differential: bool) -> None:
     import trax
 
-    options: dict[str, Any] = {}
-    if differential:
-        if "differential" not in inspect.signature(trax.Trax).parameters:
-            raise SkippedError("this trax has no differential checkpoints")
-        options["differential"] = True
     array = array_of(task)
-    with trax.Trax(task.directory / "store", **options) as store:
+    with trax.Trax(task.directory / "store", differential=differential) as store:
         store.checkpoint(array=array)
-        some = int(len(array) * CHANGED_SHARE)
-        array[some : 2 * some] += 1.0
+        change(array)
         with task.measured() as clock:
             store.checkpoint(array=array)
     task.figures["save"] = array.nbytes / 1e6 / clock.seconds
@@ -276,24 +291,43 @@ def checkpoint_changed(task: Task, differential: bool) -> None:
         check_array(task, reader.recover("array"), array)
 
 
-B10 = Case(
-    "B10",
-    "checkpoint of an array of which 1 % has changed, in one place",
-    SIZES,
-    [
+def _changed(what: str, does: str, change: Callable[[Any], None]) -> list[Contestant]:
+    """A whole checkpoint and a differential one."""
+    return [
         Contestant(
-            "whole", "trax", "checkpoint(array=array)", partial(checkpoint_changed, differential=False), needs=NUMPY
-        ),
-        Contestant(
-            "differential",
+            f"whole{what}",
             "trax",
-            "the same, opened with differential=True",
-            partial(checkpoint_changed, differential=True),
+            f"checkpoint(array=array); {does}",
+            partial(checkpoint_changed, change=change, differential=False),
             needs=NUMPY,
         ),
+        Contestant(
+            f"differential{what}",
+            "trax",
+            "the same, opened with differential=True",
+            partial(checkpoint_changed, change=change, differential=True),
+            needs=NUMPY,
+        ),
+    ]
+
+
+B10 = Case(
+    "B10",
+    "checkpoint of an array of which 1 % has changed",
+    SIZES,
+    [
+        *_changed("", "1 % has changed, in one place", change_one_place),
+        *_changed(f", {PLACES} places", f"1 % has changed, in {PLACES} places", change_some_places),
+        *_changed(", scattered", "1 % of its items have changed, here and there", change_scattered),
+        *_changed(", all changed", "every item has changed", change_all),
     ],
     figures=[SAVE],
-    bars=[versus("differential", "whole", figure=SAVE)],
+    bars=[
+        versus("differential", "whole", at_least=3.0, figure=SAVE),
+        versus(f"differential, {PLACES} places", f"whole, {PLACES} places", figure=SAVE),
+        versus("differential, scattered", "whole, scattered", at_least=1 / 1.3, figure=SAVE),
+        versus("differential, all changed", "whole, all changed", at_least=1 / 1.3, figure=SAVE),
+    ],
 )
 
 # B11: saving while another thread logs

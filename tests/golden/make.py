@@ -48,6 +48,9 @@ CONTENTS: dict[str, Any] = {
 Half of it was checkpointed, half logged.
 """
 
+SPREAD = [np.arange(start, start + 2100, dtype=np.float64) for start in (0, 7000, 14000)]
+"""What is recovered of the name "spread" of the store ``v1-differential``: each array lies in another file."""
+
 LIST = [0, 1, 2, "three", {"four": 4}]
 """What is recovered of the name "list" of each store, whose entries are appended."""
 
@@ -56,9 +59,12 @@ def fold(state: list[Any], entry: Any) -> list[Any]:
     return [*state, entry]
 
 
-def make(path: Path, codec: str, *, killed: bool) -> None:
+def make(path: Path, codec: str, *, killed: bool, differential: bool = False) -> None:
     shutil.rmtree(path, ignore_errors=True)
-    store = trax.Trax(path, codec=codec, keep=2)
+    store = trax.Trax(path, codec=codec, keep=2, differential=differential)
+    if differential:
+        for known in range(1, 4):  # one array after the other becomes what it is
+            store.checkpoint(spread=[*SPREAD[:known], *(array + 1 for array in SPREAD[known:])])
     for number, (name, value) in enumerate(CONTENTS.items()):
         if number % 2 or name == "large":
             store.checkpoint({name: value})
@@ -94,3 +100,4 @@ if __name__ == "__main__":
     make(HERE / "v1-json", "json", killed=False)
     make(HERE / "v1-killed", "msgpack", killed=True)
     make(HERE / "v1-proven", "msgpack", killed=False)  # the same, since the snapshot says how far the log was synced
+    make(HERE / "v1-differential", "msgpack", killed=False, differential=True)

@@ -53,11 +53,25 @@ class Entries(NamedTuple):
 
 
 class BlobReference(NamedTuple):
-    """A value in a file of its own: which one, how long in bytes, and the checksum that seals it."""
+    """A value in a file of its own: which one, how long in bytes, and the checksum that seals it.
+
+    ``bases`` are the earlier files, each with no bases of its own, that hold the parts which this one does not.
+    """
 
     number: int
     nbytes: int
     checksum: int
+    bases: tuple[BlobReference, ...] = ()
+
+    @property
+    def files(self) -> tuple[BlobReference, ...]:
+        """All files that the value lies in: its own, and its bases in their order."""
+        return (self._replace(bases=()), *self.bases) if self.bases else (self,)
+
+    @property
+    def stored_bytes(self) -> int:
+        """The length of all files that the value lies in."""
+        return sum(one.nbytes for one in self.files)
 
 
 class Stored(NamedTuple):
@@ -146,8 +160,11 @@ class Storage(Protocol):
     def mark(self) -> None:
         """Write down, durably, that everything appended so far is on stable storage."""
 
-    def write_value(self, encoded: Encoded) -> bytes | BlobReference:
-        """Bring a value to stable storage, or hand it back when it is small enough to stand in the snapshot."""
+    def write_value(self, name: str, encoded: Encoded) -> bytes | BlobReference:
+        """Bring a value to stable storage, or hand it back when it is small enough to stand in the snapshot.
+
+        A blob may lean on files of what is stored of ``name``; these stay until :meth:`discard` was given it.
+        """
 
     def publish(self, names: Mapping[str, Stored], sequence: int, ahead: Sequence[tuple[int, Commit]] = ()) -> None:
         """Replace the snapshot; the ``ahead`` records, with their first sequences, become part of the log with it.
@@ -157,7 +174,7 @@ class Storage(Protocol):
         """
 
     def discard(self, values: Iterable[BlobReference]) -> None:
-        """Remove those of the values that were never published."""
+        """The caller is done with the values: remove those that were never published."""
 
     def compact(self, quietly: Callable[[Callable[[], None]], None]) -> None:
         """Remove what the last publish has replaced, and give back what entries that snapshots contain take, if that is

@@ -3,6 +3,9 @@
 The buffers come first, each at a multiple of 64 bytes so that it can be mapped; then the head; then an index with one
 CRC-32 a chunk of each buffer; last a footer whose checksum seals all of it, and which the snapshot repeats.
 
+A differential blob has only some of the chunks. Its index says of the others where they lie in earlier files, its
+*bases*, and repeats their checksums: it can be read without the heads and the indexes of these.
+
 What is written is what the checksum was computed of: each chunk is copied before both, so that a caller who changes an
 array meanwhile may get a mixture of old and new elements, as with any unlocked sharing, but never a damaged store.
 """
@@ -10,7 +13,8 @@ array meanwhile may get a mixture of old and new elements, as with any unlocked 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from typing import Any, NamedTuple, TypeVar
@@ -18,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgpack
 
 from trax.codecs.base import Buffer, Encoded
-from trax.errors import CorruptionError
+from trax.errors import CorruptionError, InvalidArgumentError
 from trax.lengths import check_lengths
 from trax.storage.base import BlobReference
 from trax.storage.local import crc
@@ -40,20 +44,43 @@ _CHUNK_BYTES = 1 << 20
 _WRITEBACK_BYTES = 1 << 23
 _CHUNKS_FOR_TWO = 8  # a thread costs as much as a fraction of a chunk
 
+MAX_BASES = 16
+"""So many earlier files a blob may lean on."""
 
-def write_blob(fs: FileSystem, fd: int, store_id: bytes, number: int, encoded: Encoded) -> BlobReference:
-    """Write a value to a new, empty file.
+
+class StoredChunk(NamedTuple):
+    """Where a chunk lies: in which file (0: the blob's own; from 1: its bases), at which offset; and its checksum."""
+
+    file: int
+    offset: int
+    checksum: int
+
+
+class Unchanged(NamedTuple):
+    """What of a value need not be written: for each buffer the chunks, by their place in it, that lie in the bases."""
+
+    bases: tuple[BlobReference, ...]
+    chunks: Sequence[Mapping[int, StoredChunk]]
+
+
+def write_blob(
+    fs: FileSystem, fd: int, store_id: bytes, number: int, encoded: Encoded, unchanged: Unchanged | None = None
+) -> BlobReference:
+    """Write a value to a new, empty file, but for what is unchanged.
 
     It is on stable storage when this returns, its name in the directory isn't.
     """
+    bases, known = unchanged or ((), [{}] * len(encoded.buffers))
     header = _HEADER.pack(_MAGIC, FORMAT_VERSION, 0, store_id, number).ljust(_HEADER_BYTES, b"\0")
     offset = write_all(fs, fd, header, 0)
     index = []
-    for buffer in encoded.buffers:
-        offset += -offset % _ALIGNMENT_BYTES
-        checksums = _write_buffer(fs, fd, offset, buffer)
-        index.append((offset, buffer.nbytes, checksums))
-        offset += buffer.nbytes
+    for buffer, elsewhere in zip(encoded.buffers, known, strict=True):
+        start = offset + -offset % _ALIGNMENT_BYTES
+        written, end = _write_buffer(fs, fd, start, buffer, elsewhere)
+        chunks = [chunk for _, chunk in sorted({**elsewhere, **written}.items())]
+        checksums = struct.pack(f"<{len(chunks)}I", *(chunk.checksum for chunk in chunks))
+        index.append((_runs(chunks) if elsewhere else start, buffer.nbytes, checksums))
+        offset = end if written or not elsewhere else offset
     head_offset = offset
     index_offset = write_all(fs, fd, encoded.head, head_offset)
     packed_index: bytes = msgpack.packb(index)
@@ -69,41 +96,71 @@ def write_blob(fs: FileSystem, fd: int, store_id: bytes, number: int, encoded: E
     checksum = crc.crc32(footer, crc.crc32(header))
     end = write_all(fs, fd, footer + _CHECKSUM.pack(checksum), footer_offset)
     fs.fsync(fd)  # makes durable: the blob's contents, before a snapshot names it
-    return BlobReference(number, end, checksum)
+    return BlobReference(number, end, checksum, bases)
 
 
-def _write_buffer(fs: FileSystem, fd: int, offset: int, buffer: Buffer) -> bytes:
-    """Write the buffer, and begin its way to the disk early; one checksum a chunk of _CHUNK_BYTES."""
-    checksums = []
+def beside_the_data_bytes(encoded: Encoded) -> int:
+    """So much does a blob take at most beside the bytes of the value: its frame, its index, what aligns buffers."""
+    return 256 + sum(128 + 24 * -(-buffer.nbytes // _CHUNK_BYTES) for buffer in encoded.buffers)
+
+
+def _write_buffer(
+    fs: FileSystem, fd: int, offset: int, buffer: Buffer, elsewhere: Mapping[int, StoredChunk]
+) -> tuple[dict[int, StoredChunk], int]:
+    """Write the buffer, but for what is elsewhere, and begin its way to the disk early; the chunks, and their end."""
+    written: dict[int, StoredChunk] = {}
     behind = offset
-    for chunk, checksum in _one_ahead(_checked_chunks(buffer), wanted=buffer.nbytes > _CHUNK_BYTES):
-        checksums.append(checksum)
+    for place, chunk, checksum in _one_ahead(_checked_chunks(buffer, elsewhere), wanted=buffer.nbytes > _CHUNK_BYTES):
+        written[place] = StoredChunk(0, offset, checksum)
         offset = write_all(fs, fd, chunk, offset)
         if offset - behind >= _WRITEBACK_BYTES:
             fs.start_writeback(fd, behind, offset - behind)
             behind = offset
-    return struct.pack(f"<{len(checksums)}I", *checksums)
+    return written, offset
 
 
-def _checked_chunks(buffer: Buffer) -> Iterator[tuple[memoryview, int]]:
-    """The bytes of the buffer, copied, in chunks that are all full but the last, each with its checksum.
+def _runs(chunks: Iterable[StoredChunk]) -> list[list[int]]:
+    """Chunks as they stand in an index: ``[count, file, offset]`` for those that lie one behind the other."""
+    runs: list[list[int]] = []
+    for file, offset, _ in chunks:
+        if runs and runs[-1][1:] == [file, offset - runs[-1][0] * _CHUNK_BYTES]:
+            runs[-1][0] += 1
+        else:
+            runs.append([1, file, offset])
+    return runs
+
+
+def _checked_chunks(buffer: Buffer, elsewhere: Mapping[int, StoredChunk]) -> Iterator[tuple[int, memoryview, int]]:
+    """The chunks of the buffer that are not elsewhere, copied: the place of each, its bytes, and its checksum.
 
     A chunk stays as it is until the one after the next is asked for.
     """
     size = min(_CHUNK_BYTES, buffer.nbytes)
     views = cycle([memoryview(bytearray(size)), memoryview(bytearray(size))])
-    view, filled = next(views), 0
+    for place, pieces in enumerate(in_chunks(buffer)):
+        if place in elsewhere:
+            continue
+        view, filled = next(views), 0
+        for piece in pieces:
+            view[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        yield place, view[:filled], crc.crc32(view[:filled])
+
+
+def in_chunks(buffer: Buffer) -> Iterator[list[memoryview]]:
+    """The bytes of the buffer, where they lie, in chunks that are all full but the last, each in one piece or more."""
+    pieces: list[memoryview] = []
+    missing = _CHUNK_BYTES
     for piece in buffer.chunks(_CHUNK_BYTES):
         while len(piece):
-            step = min(len(piece), size - filled)
-            view[filled : filled + step] = piece[:step]
-            piece = piece[step:]
-            filled += step
-            if filled == size:
-                yield view, crc.crc32(view)
-                view, filled = next(views), 0
-    if filled:
-        yield view[:filled], crc.crc32(view[:filled])
+            pieces.append(piece[:missing])
+            piece = piece[missing:]
+            missing -= len(pieces[-1])
+            if not missing:
+                yield pieces
+                pieces, missing = [], _CHUNK_BYTES
+    if pieces:
+        yield pieces
 
 
 def _one_ahead(items: Iterator[T], *, wanted: bool) -> Iterator[T]:
@@ -145,32 +202,85 @@ def _for_each(count: int, check: Callable[[int], None]) -> None:
         second.result()
 
 
+class _Run(NamedTuple):
+    """Chunks that lie one behind the other: the place of the first in its buffer, the file, and where they begin."""
+
+    first: int
+    file: int
+    offset: int
+
+
 class _Entry(NamedTuple):
     """Where a buffer is, and the checksum of each of its chunks."""
 
-    offset: int
+    runs: tuple[_Run, ...]
     nbytes: int
     checksums: tuple[int, ...]
 
+    def chunk(self, place: int) -> StoredChunk:
+        run = self.runs[bisect_right(self.runs, place, key=lambda run: run.first) - 1]
+        return StoredChunk(run.file, run.offset + (place - run.first) * _CHUNK_BYTES, self.checksums[place])
 
-def _entry(offset: Any, nbytes: Any, packed: Any) -> _Entry:
-    if type(offset) is not int or type(nbytes) is not int or type(packed) is not bytes or min(offset, nbytes) < 0:
+    def chunk_bytes(self, place: int) -> int:
+        return min(_CHUNK_BYTES, self.nbytes - place * _CHUNK_BYTES)
+
+    def spans(self) -> Iterator[tuple[int, int, int]]:
+        """Of each run the file, and where it begins and ends there."""
+        ends = [*(run.first * _CHUNK_BYTES for run in self.runs[1:]), self.nbytes]
+        for run, end in zip(self.runs, ends, strict=True):
+            yield run.file, run.offset, run.offset + end - run.first * _CHUNK_BYTES
+
+
+def _entry(place: Any, nbytes: Any, packed: Any) -> _Entry:
+    if type(nbytes) is not int or type(packed) is not bytes or nbytes < 0:
         raise ValueError("an entry that is none")
     count, rest = divmod(len(packed), _CHECKSUM.size)
     if rest or count != -(-nbytes // _CHUNK_BYTES):
         raise ValueError("another number of checksums than chunks")
-    return _Entry(offset, nbytes, struct.unpack(f"<{count}I", packed))
+    runs = [*_decode_runs(place, count)] if type(place) is list else [_Run(0, 0, place)]
+    if any(type(number) is not int or number < 0 for run in runs for number in run):
+        raise ValueError("an entry that is none")
+    return _Entry(tuple(runs), nbytes, struct.unpack(f"<{count}I", packed))
+
+
+def _decode_runs(runs: list[Any], count: int) -> Iterator[_Run]:
+    first = 0
+    for chunks, file, offset in runs:
+        if type(chunks) is not int or chunks < 1:
+            raise ValueError("a run of no chunks")
+        yield _Run(first, file, offset)
+        first += chunks
+    if first != count or not runs:
+        raise ValueError("another number of chunks in the runs than checksums")
+
+
+class _File(NamedTuple):
+    """A file that is open for reading."""
+
+    fd: int
+    path: str
+    reference: BlobReference
 
 
 class BlobReader:
-    """A blob that is read: a :class:`trax.codecs.base.BufferSource`. Every byte is verified before it is handed on."""
+    """A blob that is read: a :class:`trax.codecs.base.BufferSource`. Every byte is verified before it is handed on.
 
-    def __init__(self, fs: FileSystem, fd: int, path: str, store_id: bytes, reference: BlobReference) -> None:
-        self._fs, self._fd, self._path = fs, fd, path
-        size = fs.size(fd)
-        if size != reference.nbytes:
-            raise self._damaged(min(size, reference.nbytes), f"it has {size:,} bytes instead of {reference.nbytes:,}")
-        self._head, self._index = self._open(store_id, reference)
+    ``bases`` are the descriptors and paths of those that the reference names.
+    """
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        fd: int,
+        path: str,
+        store_id: bytes,
+        reference: BlobReference,
+        bases: Sequence[tuple[int, str]] = (),
+    ) -> None:
+        self._fs, self._store_id = fs, store_id
+        opened = zip([(fd, path), *bases], reference.files, strict=True)
+        self._files = [_File(fd, path, file) for (fd, path), file in opened]
+        self._head, self._index = self._open()
         self._mapped: memoryview | None = None
 
     @property
@@ -178,95 +288,156 @@ class BlobReader:
         return self._head
 
     def nbytes(self, index: int) -> int:
-        return self._entry(index)[1]
+        return self._entry(index).nbytes
 
     def readinto(self, index: int, target: memoryview) -> None:
-        offset, nbytes, checksums = self._entry(index)
-        assert len(target) == nbytes, "the codec allocates what nbytes() says"
+        entry = self._entry(index)
+        assert len(target) == entry.nbytes, "the codec allocates what nbytes() says"
 
         def read(place: int) -> None:
             start = place * _CHUNK_BYTES
-            self._read_chunk(target[start : start + _CHUNK_BYTES], offset + start, checksums[place])
+            self._read_chunk(target[start : start + _CHUNK_BYTES], entry.chunk(place))
 
-        _for_each(len(checksums), read)
+        _for_each(len(entry.checksums), read)
 
     def map(self, index: int) -> memoryview:
-        offset, nbytes, checksums = self._entry(index)
+        entry = self._entry(index)
+        own = self._files[0]
+        offset = entry.runs[0].offset
+        if len(entry.runs) > 1 or entry.runs[0].file:
+            text = (
+                f"{own.path} holds what a differential checkpoint has written of a value, and the rest lies in earlier "
+                f"files: it can't be mapped. Recover it without mmap=True, or checkpoint it once through a handle that "
+                f"was opened without differential=True."
+            )
+            raise InvalidArgumentError(text, path=own.path, reason="a differential checkpoint")
         if self._mapped is None:
-            with asking("map", self._path):
-                self._mapped = self._fs.map(self._fd, self._fs.size(self._fd))
-        view = self._mapped[offset : offset + nbytes]
+            with asking("map", own.path):
+                self._mapped = self._fs.map(own.fd, self._fs.size(own.fd))
+        view = self._mapped[offset : offset + entry.nbytes]
 
         def check(place: int) -> None:
             start = place * _CHUNK_BYTES
-            if crc.crc32(view[start : start + _CHUNK_BYTES]) != checksums[place]:
-                raise self._damaged(offset + start, "a part of its data does not match its checksum")
+            if crc.crc32(view[start : start + _CHUNK_BYTES]) != entry.checksums[place]:
+                raise _damaged(own.path, offset + start, "a part of its data does not match its checksum")
 
-        _for_each(len(checksums), check)
+        _for_each(len(entry.checksums), check)
         return view
 
     def check(self) -> None:
-        """Read all of it; CorruptionError names the first bad place."""
+        """Read all of the value; CorruptionError names the first bad place."""
         part = memoryview(bytearray(_CHUNK_BYTES))
-        for offset, nbytes, checksums in map(self._entry, range(len(self._index))):
-            for place, checksum in enumerate(checksums):
-                at = offset + place * _CHUNK_BYTES
-                self._read_chunk(part[: min(_CHUNK_BYTES, offset + nbytes - at)], at, checksum)
+        for entry in self._index:
+            for place in range(len(entry.checksums)):
+                self._read_chunk(part[: entry.chunk_bytes(place)], entry.chunk(place))
 
-    def _read_chunk(self, target: memoryview, offset: int, checksum: int) -> None:
-        with asking("read", self._path):
-            have = self._fs.preadinto(self._fd, target, offset)
-        if have != len(target) or crc.crc32(target) != checksum:
-            raise self._damaged(offset, "a part of its data does not match its checksum")
+    # What the next blob of the same value may lean on
 
-    def _open(self, store_id: bytes, reference: BlobReference) -> tuple[bytes, list[_Entry]]:
-        header = self._fs.pread(self._fd, _HEADER_BYTES, 0)
-        footer_offset = reference.nbytes - _FOOTER_BYTES
-        footer = self._fs.pread(self._fd, _FOOTER_BYTES, footer_offset) if footer_offset >= _HEADER_BYTES else b""
-        if len(footer) != _FOOTER_BYTES or crc.crc32(footer[: _FOOTER.size], crc.crc32(header)) != reference.checksum:
-            raise self._damaged(max(footer_offset, 0), "its seal is not the one that the snapshot names")
-        magic, version, _, *owner = _HEADER.unpack_from(header)
-        if magic == _MAGIC:
-            check_version(version, self._path)
-        if magic != _MAGIC or owner != [store_id, reference.number]:
-            raise self._damaged(0, "it belongs to another store or to another value")
+    @property
+    def files(self) -> tuple[BlobReference, ...]:
+        """The files that the value lies in, as :class:`StoredChunk` counts them."""
+        return tuple(file.reference for file in self._files)
+
+    def chunks(self, index: int) -> Iterator[tuple[StoredChunk, int]]:
+        """The chunks of a buffer, and how long each is; none of one that it does not have."""
+        if index >= len(self._index):
+            return
+        entry = self._index[index]
+        for place in range(len(entry.checksums)):
+            yield entry.chunk(place), entry.chunk_bytes(place)
+
+    def read_unverified(self, chunk: StoredChunk, target: memoryview) -> bool:
+        """Fill ``target`` with a chunk as it lies in its file; whether it could be read."""
+        try:
+            return self._fs.preadinto(self._files[chunk.file].fd, target, chunk.offset) == len(target)
+        except OSError:
+            return False
+
+    # How it is done
+
+    def _read_chunk(self, target: memoryview, chunk: StoredChunk) -> None:
+        file = self._files[chunk.file]
+        with asking("read", file.path):
+            have = self._fs.preadinto(file.fd, target, chunk.offset)
+        if have != len(target) or crc.crc32(target) != chunk.checksum:
+            raise _damaged(file.path, chunk.offset, "a part of its data does not match its checksum")
+
+    def _open(self) -> tuple[bytes, list[_Entry]]:
+        own, *bases = self._files
+        footer = self._sealed_footer(own)
+        for base in bases:
+            self._sealed_footer(base)
+        footer_offset = own.reference.nbytes - _FOOTER_BYTES
         head_offset, head_bytes, head_checksum, index_offset, index_bytes, index_checksum = _FOOTER.unpack_from(footer)
         head = self._part(head_offset, head_bytes, head_checksum, footer_offset)
         index = self._part(index_offset, index_bytes, index_checksum, footer_offset)
         return head, self._decode_index(index, head_offset)
 
+    def _sealed_footer(self, file: _File) -> bytes:
+        """The footer of a file that is the one which the snapshot names."""
+        fd, path, reference = file
+        size = self._fs.size(fd)
+        if size != reference.nbytes:
+            reason = f"it has {size:,} bytes instead of {reference.nbytes:,}"
+            raise _damaged(path, min(size, reference.nbytes), reason)
+        header = self._fs.pread(fd, _HEADER_BYTES, 0)
+        footer_offset = reference.nbytes - _FOOTER_BYTES
+        footer = self._fs.pread(fd, _FOOTER_BYTES, footer_offset) if footer_offset >= _HEADER_BYTES else b""
+        if len(footer) != _FOOTER_BYTES or crc.crc32(footer[: _FOOTER.size], crc.crc32(header)) != reference.checksum:
+            raise _damaged(path, max(footer_offset, 0), "its seal is not the one that the snapshot names")
+        magic, version, _, *owner = _HEADER.unpack_from(header)
+        if magic == _MAGIC:
+            check_version(version, path)
+        if magic != _MAGIC or owner != [self._store_id, reference.number]:
+            raise _damaged(path, 0, "it belongs to another store or to another value")
+        return footer
+
     def _decode_index(self, data: bytes, end: int) -> list[_Entry]:
-        """Where the buffers are: one behind the other, between the header and ``end``."""
+        """Where the buffers are: in this file one behind the other, between the header and ``end``."""
         try:
             check_lengths(data)
             index = [_entry(*fields) for fields in msgpack.unpackb(data)]
-            starts = [entry.offset for entry in index]
-            ends = [entry.offset + entry.nbytes for entry in index]
+            spans = [span for entry in index for span in entry.spans()]
+            starts = [start for file, start, _ in spans if not file]
+            ends = [stop for file, _, stop in spans if not file]
             if any(before > after for before, after in zip([_HEADER_BYTES, *ends], [*starts, end], strict=True)):
                 raise ValueError("buffers that lie over one another")
+            self._check_bases([span for span in spans if span[0]])
         except (ValueError, TypeError, msgpack.UnpackException) as error:
-            raise self._damaged(end, f"its index makes no sense ({error}), though its checksum is right") from error
+            path = self._files[0].path
+            raise _damaged(path, end, f"its index makes no sense ({error}), though its checksum is right") from error
         return index
 
+    def _check_bases(self, spans: list[tuple[int, int, int]]) -> None:
+        """ValueError unless each base is leant on, and has what is to lie there."""
+        if {file for file, _, _ in spans} != {*range(1, len(self._files))}:
+            raise ValueError("other bases than the snapshot names")
+        for file, start, stop in spans:
+            if start < _HEADER_BYTES or stop > self._files[file].reference.nbytes - _FOOTER_BYTES:
+                raise ValueError("a run that its file does not hold")
+
     def _part(self, offset: int, nbytes: int, checksum: int, end: int) -> bytes:
+        fd, path, _ = self._files[0]
         if offset + nbytes > end:
-            raise self._damaged(offset, "its footer names bytes that it does not have")
-        data = self._fs.pread(self._fd, nbytes, offset)
+            raise _damaged(path, offset, "its footer names bytes that it does not have")
+        data = self._fs.pread(fd, nbytes, offset)
         if crc.crc32(data) != checksum:
-            raise self._damaged(offset, "a part of it does not match its checksum")
+            raise _damaged(path, offset, "a part of it does not match its checksum")
         return data
 
     def _entry(self, index: int) -> _Entry:
         if not 0 <= index < len(self._index):
-            raise self._damaged(0, f"its head asks for buffer {index}, and it has {len(self._index)}")
+            reason = f"its head asks for buffer {index}, and it has {len(self._index)}"
+            raise _damaged(self._files[0].path, 0, reason)
         return self._index[index]
 
-    def _damaged(self, offset: int, reason: str) -> CorruptionError:
-        text = (
-            f"{self._path} is damaged at byte {offset:,}: {reason}. Nothing was changed. Restore the store from a "
-            f"copy, or see what 'trax repair' can save."
-        )
-        return CorruptionError(text, path=self._path, offset=offset, reason=reason)
+
+def _damaged(path: str, offset: int, reason: str) -> CorruptionError:
+    text = (
+        f"{path} is damaged at byte {offset:,}: {reason}. Nothing was changed. Restore the store from a copy, or see "
+        f"what 'trax repair' can save."
+    )
+    return CorruptionError(text, path=path, offset=offset, reason=reason)
 
 
 class NoBuffers:

@@ -24,10 +24,11 @@ from trax.codecs.base import Encoded
 from trax.errors import ClosedError, FinishedError, TraxError
 from trax.storage.base import BlobReference, Commit, SnapshotInfo, Stored
 from trax.storage.local import crc
-from trax.storage.local.blob import write_blob
+from trax.storage.local.blob import Unchanged, write_blob
 from trax.storage.local.compaction import Floors, copy_survivors, needed, worth_copying
 from trax.storage.local.copying import copy_store
 from trax.storage.local.creation import make_directories, survey
+from trax.storage.local.differential import unchanged
 from trax.storage.local.fs import FileSystem, default_file_system, write_file
 from trax.storage.local.layout import Layout
 from trax.storage.local.lock import WriterLock
@@ -37,7 +38,7 @@ from trax.storage.local.refusal import asking
 from trax.storage.local.segment import SegmentWriter, create_segment
 from trax.storage.local.snapshot import SegmentReference, Snapshot, encode_snapshot
 from trax.storage.local.state import State, blobs_of, no_longer_named, segment_numbers_of, without_dead_markers
-from trax.storage.local.view import LocalView, of_latest, snapshot_for, snapshot_infos
+from trax.storage.local.view import LocalView, of_latest, open_blob, snapshot_for, snapshot_infos
 
 INLINE_BYTES = 4096
 """A value whose encoding is no longer stands in the snapshot; others are blobs."""
@@ -55,6 +56,7 @@ class LocalStorage:
         keep: int | None = None,
         preallocate: bool = True,
         beside: re.Pattern[str] | None = None,
+        differential: bool = False,
         fs: FileSystem | None = None,
     ) -> None:
         crc.use_fastest()
@@ -78,7 +80,9 @@ class LocalStorage:
             self._segment_fds = [self._state.writer.fd]
             self._last_blob = self._state.snapshot.last_blob
             self._last_segment = self._state.snapshot.last_segment
+            self._differential = differential
             self._unnamed: list[str] = []
+            self._leant_on: dict[int, Collection[BlobReference]] = {}
             self._numbering = threading.Lock()
             self._syncing_blobs = threading.Lock()
             self._failed_syncs_of_blobs = 0
@@ -155,26 +159,52 @@ class LocalStorage:
     def epoch(self) -> int:
         return self._commit_point.snapshot.epoch
 
-    def write_value(self, encoded: Encoded) -> bytes | BlobReference:
+    def write_value(self, name: str, encoded: Encoded) -> bytes | BlobReference:
         if not encoded.buffers and len(encoded.head) <= INLINE_BYTES:
             return encoded.head
         self._check_not_closed()  # another thread may be in the middle of a commit, which settles nothing here
         with self._numbering:
             self._last_blob += 1
             number = self._last_blob
+            previous = self._state.snapshot.names.get(name) if self._differential else None
+            if previous is not None and isinstance(previous.value, BlobReference):
+                self._leant_on[number] = previous.value.files
         failed_before = self._failed_syncs_of_blobs
         path = self._layout.blob(number)
-        with asking("write", path):
-            fd = self._fs.create(path, self._commit_point.mode)
-            try:
-                reference = write_blob(self._fs, fd, self._commit_point.snapshot.store_id, number, encoded)
-                self._sync_blobs(failed_before)
-            except BaseException:
-                self._remove(path)
-                raise
-            finally:
-                self._fs.close(fd)
+        try:
+            known = self._unchanged(previous.value, encoded) if previous is not None else None
+            with asking("write", path):
+                fd = self._fs.create(path, self._commit_point.mode)
+                try:
+                    reference = write_blob(self._fs, fd, self._commit_point.snapshot.store_id, number, encoded, known)
+                    self._sync_blobs(failed_before)
+                except BaseException:
+                    self._remove(path)
+                    raise
+                finally:
+                    self._fs.close(fd)
+        except BaseException:
+            self._lean_on(number, ())
+            raise
+        self._lean_on(number, reference.bases)
         return reference
+
+    def _lean_on(self, number: int, files: Collection[BlobReference]) -> None:
+        """The files that a value which is not yet published needs."""
+        with self._numbering:
+            self._leant_on.pop(number, None)
+            if files:
+                self._leant_on[number] = files
+
+    def _unchanged(self, previous: bytes | BlobReference | None, encoded: Encoded) -> Unchanged | None:
+        if not isinstance(previous, BlobReference):
+            return None
+        store_id = self._commit_point.snapshot.store_id
+        try:
+            with open_blob(self._fs, self._layout, store_id, previous) as reader:
+                return unchanged(reader, encoded)
+        except TraxError:
+            return None  # what can't be read is not leant on: the value is written whole, and so is healed
 
     def _sync_blobs(self, failed_before: int) -> None:
         """Make the name of a blob durable that was created when so many of these syncs had failed."""
@@ -191,8 +221,10 @@ class LocalStorage:
     def discard(self, values: Iterable[BlobReference]) -> None:
         snapshot, kept, _, _ = self._state
         for reference in values:
-            if reference not in blobs_of(snapshot, kept) and not self._closed and not self._commit_point.unsettled:
+            file = reference.files[0]
+            if file not in blobs_of(snapshot, kept) and not self._closed and not self._commit_point.unsettled:
                 self._remove(self._layout.blob(reference.number))
+            self._lean_on(reference.number, ())
 
     def publish(self, names: Mapping[str, Stored], sequence: int, ahead: Sequence[tuple[int, Commit]] = ()) -> None:
         self._check_open()
@@ -385,9 +417,20 @@ class LocalStorage:
         self._unnamed += no_longer_named(self._layout, old, new)
 
     def _remove_unnamed(self) -> None:
-        """Remove what no snapshot names any more; not in the publish itself, since for large files it takes a while."""
-        while self._unnamed:
-            self._remove(self._unnamed.pop(0))
+        """Remove what no snapshot names any more; not in the publish itself, since for large files it takes a while.
+
+        What a value that is on its way leans on stays: it may have been named again since, or be named soon.
+        """
+        if not self._unnamed:
+            return
+        with self._numbering:
+            leant_on = {self._layout.blob(file.number) for files in self._leant_on.values() for file in files}
+        snapshot, kept, _, _ = self._state
+        named = {self._layout.blob(file.number) for file in blobs_of(snapshot, kept)}
+        for path in [path for path in self._unnamed if path in named or path not in leant_on]:
+            self._unnamed.remove(path)
+            if path not in named:
+                self._remove(path)
 
     def _remove(self, path: str) -> None:
         # A file that stays costs space until the next opening sweeps it; nothing names it. One that another writer may

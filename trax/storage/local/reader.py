@@ -72,8 +72,8 @@ def figures(layout: Layout, snapshot: Snapshot, active_bytes: int) -> dict[str, 
         "checkpoint_sequence": snapshot.sequence,
         "segments": len(snapshot.segments),
         "log_bytes": sum(sealed) + active_bytes,
-        "blobs": len(snapshot.blobs),
-        "blob_bytes": sum(reference.nbytes for reference in snapshot.blobs),
+        "blobs": len(snapshot.blob_files),
+        "blob_bytes": sum(reference.nbytes for reference in snapshot.blob_files),
         "kept_snapshots": len(snapshot.kept),
     }
 

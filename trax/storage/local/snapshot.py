@@ -19,6 +19,7 @@ from trax.errors import CorruptionError
 from trax.lengths import check_lengths
 from trax.storage.base import MAX_SEQUENCE, BlobReference, Stored
 from trax.storage.local import crc
+from trax.storage.local.blob import MAX_BASES
 from trax.storage.local.framing import FORMAT_VERSION, MAX_EPOCH
 from trax.storage.local.layout import MAX_NUMBER
 from trax.storage.local.payload import check_name
@@ -79,7 +80,13 @@ class Snapshot:
 
     @cached_property
     def blobs(self) -> frozenset[BlobReference]:
+        """The values that are blobs."""
         return frozenset(stored.value for stored in self.names.values() if isinstance(stored.value, BlobReference))
+
+    @cached_property
+    def blob_files(self) -> frozenset[BlobReference]:
+        """The files that these lie in."""
+        return frozenset(file for blob in self.blobs for file in blob.files)
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:
@@ -95,9 +102,19 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
         snapshot.last_blob,
     )
     segments = [segment if segment.proven else segment[:3] for segment in snapshot.segments]
-    body: bytes = msgpack.packb((head, segments, snapshot.kept, dict(snapshot.names)))
+    names = {name: _packable(stored) for name, stored in snapshot.names.items()}
+    body: bytes = msgpack.packb((head, segments, snapshot.kept, names))
     header = _HEADER.pack(_MAGIC, FORMAT_VERSION, 0, 0, len(body), crc.crc32(body))
     return header + _CHECKSUM.pack(crc.crc32(header)) + body
+
+
+def _packable(stored: Stored) -> Any:
+    """What is stored of a name, with bases where there are some only."""
+    cut, sequence, value = stored
+    if not isinstance(value, BlobReference):
+        return stored
+    bases = [base[:3] for base in value.bases]
+    return cut, sequence, (*value[:3], bases) if bases else value[:3]
 
 
 def decode_snapshot(data: bytes, path: str) -> Snapshot:
@@ -159,8 +176,8 @@ def _check(snapshot: Snapshot) -> None:
     if snapshot.epoch > MAX_EPOCH or snapshot.sequence > MAX_SEQUENCE or max(numbers) > MAX_NUMBER:
         raise ValueError("a number that is too large")
     _check_numbers("segments", [one.number for one in snapshot.segments], snapshot.last_segment)
-    blobs = [one.value.number for one in snapshot.names.values() if isinstance(one.value, BlobReference)]
-    _check_numbers("blobs", blobs, snapshot.last_blob)
+    blobs = [one.value for one in snapshot.names.values() if isinstance(one.value, BlobReference)]
+    _check_numbers("blobs", [file.number for blob in blobs for file in blob.files], snapshot.last_blob)
     _check_numbers("kept snapshots", [one.generation for one in snapshot.kept], snapshot.generation - 1)
     for name in snapshot.names:
         check_name(_expect(str, name))
@@ -189,10 +206,25 @@ def _tail(value: Any) -> Tail | None:
 
 def _stored(cut: Any, sequence: Any, value: Any) -> Stored:
     if isinstance(value, list):
-        value = BlobReference(*map(_number, value))
+        value = _blob(*value)
     elif value is not None:
         _expect(bytes, value)
     return Stored(_number(cut), _number(sequence), value)
+
+
+def _blob(number: Any, nbytes: Any, checksum: Any, bases: Any = None) -> BlobReference:
+    own = _blob_file(number, nbytes, checksum)
+    if bases is None:
+        return own
+    earlier = tuple(_blob_file(*_expect(list, base)) for base in _expect(list, bases))
+    numbers = [base.number for base in (*earlier, own)]
+    if not 0 < len(earlier) <= MAX_BASES or numbers != sorted({*numbers}):
+        raise ValueError("the bases of a blob")
+    return own._replace(bases=earlier)
+
+
+def _blob_file(number: Any, nbytes: Any, checksum: Any) -> BlobReference:
+    return BlobReference(_number(number), _number(nbytes), _number(checksum))
 
 
 def _number(value: Any) -> int:

@@ -55,7 +55,8 @@ def no_longer_named(layout: Layout, old: State, new: State) -> Iterator[str]:
 
 
 def blobs_of(snapshot: Snapshot, kept: Iterable[Snapshot]) -> frozenset[BlobReference]:
-    return snapshot.blobs.union(*(one.blobs for one in kept))
+    """The files that their large values lie in, each by itself."""
+    return snapshot.blob_files.union(*(one.blob_files for one in kept))
 
 
 def segment_numbers_of(snapshot: Snapshot) -> set[int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import NamedTuple, TypeVar
 
@@ -43,7 +44,7 @@ class LocalView:
         self._active_end = end
         self.names: Mapping[str, Stored] = values.names
         self._segments: list[OpenSegment] = []
-        self._blobs: dict[BlobReference, int] = {}
+        self._blobs: dict[int, int] = {}
         try:
             sequence = 0
             for reference in log.segments:
@@ -78,9 +79,8 @@ class LocalView:
 
     def blob(self, reference: BlobReference) -> BlobReader:
         """A blob of one of the names that the view was opened for."""
-        path = self._layout.blob(reference.number)
-        with asking("read", path):
-            return BlobReader(self._fs, self._blobs[reference], path, self._store_id, reference)
+        fds = [self._blobs[file.number] for file in reference.files]
+        return _reader(self._fs, self._layout, self._store_id, reference, fds)
 
     @property
     def segments(self) -> list[OpenSegment]:
@@ -111,8 +111,10 @@ class LocalView:
             raise malformed(error, path, frame.header.first_sequence) from error
 
     def _open_blob(self, stored: Stored | None) -> None:
-        if stored is not None and isinstance(stored.value, BlobReference) and stored.value not in self._blobs:
-            self._blobs[stored.value] = _open_named(self._fs, self._layout.blob(stored.value.number))
+        if stored is not None and isinstance(stored.value, BlobReference):
+            for file in stored.value.files:
+                if file.number not in self._blobs:
+                    self._blobs[file.number] = _open_named(self._fs, self._layout.blob(file.number))
 
 
 def open_segment(
@@ -194,14 +196,30 @@ def load_kept(fs: FileSystem, layout: Layout, store_id: bytes, reference: KeptRe
 
 
 def check_blob(fs: FileSystem, layout: Layout, store_id: bytes, reference: BlobReference) -> None:
-    """Read all of a blob; the error says what is wrong with it."""
-    path = layout.blob(reference.number)
-    fd = _open_named(fs, path)
+    """Read all of a value; the error says what is wrong with it."""
+    with open_blob(fs, layout, store_id, reference) as reader, asking("read", layout.blob(reference.number)):
+        reader.check()
+
+
+@contextmanager
+def open_blob(fs: FileSystem, layout: Layout, store_id: bytes, reference: BlobReference) -> Iterator[BlobReader]:
+    """A blob that is read outside of a view, with all that it leans on."""
+    fds: list[int] = []
     try:
-        with asking("read", path):
-            BlobReader(fs, fd, path, store_id, reference).check()
+        for file in reference.files:
+            fds.append(_open_named(fs, layout.blob(file.number)))
+        yield _reader(fs, layout, store_id, reference, fds)
     finally:
-        fs.close(fd)
+        while fds:
+            fs.close(fds.pop())
+
+
+def _reader(
+    fs: FileSystem, layout: Layout, store_id: bytes, reference: BlobReference, fds: Sequence[int]
+) -> BlobReader:
+    paths = [layout.blob(file.number) for file in reference.files]
+    with asking("read", paths[0]):
+        return BlobReader(fs, fds[0], paths[0], store_id, reference, [*zip(fds[1:], paths[1:], strict=True)])
 
 
 def snapshot_for(fs: FileSystem, layout: Layout, snapshot: Snapshot, at: int | None) -> Snapshot:
