@@ -58,7 +58,8 @@ class PowerMachine(RuleBasedStateMachine):
         self.lives += 1
         where = self.root / str(self.lives)
         where.mkdir(exist_ok=True)
-        job = Workload(where / "store", random.Random(0), *self.options, model, dict(model.states[-1]), number)
+        state = dict(model.states[-1])
+        job = Workload(where / "store", random.Random(0), *self.options, model=model, state=state, number=number)
         job.fs = RecordingFileSystem(where)
         return job
 
