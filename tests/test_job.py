@@ -919,6 +919,7 @@ def test_a_job_that_is_killed_anywhere_ends_as_if_it_had_not_been(every: Any) ->
 def test_a_job_can_have_any_codec(codec: str) -> None:
     job = functools.partial(everything, sync="os", codec=codec)
     report = crash_everywhere(job, how="power loss", limit=LIMIT // 2)
+    assert report.crashes
     count(f"jobs: a power loss (codec={codec!r})", report.crashes)
 
 
@@ -933,6 +934,7 @@ def test_a_job_whose_power_fails_anywhere_ends_as_if_it_had_not(sync: Any) -> No
 def test_a_power_loss_during_the_recovery_from_another_one_changes_nothing() -> None:
     job = functools.partial(everything, sync="os")
     report = crash_everywhere(job, how="power loss", every="operation", limit=LIMIT // 2, crashes=2)
+    assert report.crashes > report.tried
     count("jobs: two power losses", report.crashes)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from trax.codecs.base import Codec, Encoded
 from trax.errors import ValueTooLargeError
 from trax.names import LayerName, check_name, named_values
-from trax.storage.base import Commit
 
 MAX_COMMIT_BYTES = 1 << 30
 
@@ -34,7 +33,7 @@ class Encoder:
             record[name] = encoding = encode(entry, name)
             nbytes += len(encoding)
         if nbytes > MAX_COMMIT_BYTES:
-            raise self._too_large("record", nbytes)
+            self.check_bytes("record", nbytes)
         return record, nbytes
 
     def values(self, mapping: Mapping[str, Any] | None, values: dict[str, Any]) -> dict[str, Encoded]:
@@ -45,19 +44,14 @@ class Encoder:
                 self._check_name(name)
         return {name: self._encode_value(value, name) for name, value in named.items()}
 
-    def checked_size(self, what: str, commit: Commit) -> int:
-        """The bytes of all entries of a commit, if they are not too many for one."""
-        nbytes = sum(len(encoding) for record in commit for encoding in record.values())
+    def check_bytes(self, what: str, nbytes: int) -> None:
+        """ValueTooLargeError if the entries of one commit have so many bytes that none can hold them."""
         if nbytes > MAX_COMMIT_BYTES:
-            raise self._too_large(what, nbytes)
-        return nbytes
-
-    def _too_large(self, what: str, nbytes: int) -> ValueTooLargeError:
-        text = (
-            f"a {what} holds at most {MAX_COMMIT_BYTES:,} bytes of entries, and this one has {nbytes:,}: split it, or "
-            f"checkpoint() what is large."
-        )
-        return ValueTooLargeError(text, path=self._path, reason=f"{what} too large")
+            text = (
+                f"a {what} holds at most {MAX_COMMIT_BYTES:,} bytes of entries, and this one has {nbytes:,}: split it, "
+                f"or checkpoint() what is large."
+            )
+            raise ValueTooLargeError(text, path=self._path, reason=f"{what} too large")
 
     def _check_name(self, name: str) -> None:
         # A layer's names are not remembered: as a plain str, which is equal, each stays reserved.

@@ -13,7 +13,6 @@ from typing import Any
 
 from trax.codecs import get_codec
 from trax.codecs.base import Codec
-from trax.encoding import MAX_COMMIT_BYTES
 from trax.store import Trax
 
 
@@ -42,6 +41,5 @@ class LayerStore(Trax):
 
     def log_encoded(self, record: Mapping[str, bytes], nbytes: int) -> int:
         """Log a record of checked names and encoded entries, which have so many bytes; as ``log()``."""
-        if nbytes > MAX_COMMIT_BYTES:
-            self._encoder.checked_size("record", (record,))  # says what is wrong
+        self._encoder.check_bytes("record", nbytes)
         return self._for_writing().committer.log((record,), nbytes)

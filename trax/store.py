@@ -415,7 +415,8 @@ class Trax:
     def _commit_batch(self, batch: Batch) -> int:
         writer = self._for_writing()
         records = batch.commit_of_records
-        nbytes = self._encoder.checked_size("batch", records)
+        nbytes = sum(len(encoding) for record in records for encoding in record.values())
+        self._encoder.check_bytes("batch", nbytes)
         if not batch.changes:
             return writer.committer.log(records, nbytes)
         call, _ = writer.publisher.begin()
