@@ -7,6 +7,7 @@ import os
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import trax
 from tests.helpers import kill, reopen_and_check
 from trax.codecs.base import Encoded
 from trax.errors import CorruptionError, FencedError, MissingFileError, StoreLockedError
+from trax.inspection import verify_store
 from trax.storage.local.blob import BlobReader, write_blob
 from trax.storage.local.framing import FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES
 from trax.storage.local.fs import LocalFileSystem
@@ -223,3 +225,36 @@ def test_a_writer_that_was_replaced_removes_no_file(tmp_path: Path) -> None:
         first.close()
         assert second.recover("a") == 1
     reopen_and_check(tmp_path / "s").close()
+
+
+class Restless(LocalFileSystem):
+    """Whenever a blob is opened, the store is first given another snapshot, which does without that blob."""
+
+    def __init__(self, store: trax.Trax) -> None:
+        self.store = store
+        self.rounds = 0
+
+    def open(self, path: str, *arguments: Any) -> int:
+        if "blobs" in path:
+            self.rounds += 1
+            self.store.checkpoint(a=b"x" * 20_000)
+        return super().open(path, *arguments)
+
+
+def test_what_a_writer_removes_while_a_store_is_verified_is_no_damage(tmp_path: Path) -> None:
+    with trax.Trax(tmp_path / "s") as store:
+        store.checkpoint(a=b"x" * 20_000)
+        found = verify_store(tmp_path / "s", fs=(fs := Restless(store)))
+        assert fs.rounds == 5
+        assert found.ok, found.problems
+        assert found.notes == ["a writer replaced the snapshot all the while: what it removed was not read"]
+        store.checkpoint(b=b"y" * 20_000)
+        blob = Path(store._storage._layout.blob(store._storage.names["b"].value.number))  # type: ignore[union-attr]
+        data = bytearray(blob.read_bytes())
+        data[1000] ^= 1
+        blob.write_bytes(data)
+        found = verify_store(tmp_path / "s", fs=Restless(store))
+        assert [problem.path for problem in found.problems] == [str(blob)]
+        blob.unlink()
+        found = verify_store(tmp_path / "s", fs=Restless(store))
+        assert [type(problem) for problem in found.problems] == [MissingFileError]

@@ -114,8 +114,11 @@ def verify_store(path: str | os.PathLike[str], *, fs: FileSystem | None = None) 
                 found.problems.append(error)
                 return found
             _verify(fs, layout, snapshot, found)
-            if last_try or not _moved_on(fs, layout, snapshot, found.problems):
+            if not _moved_on(fs, layout, snapshot, found.problems):
                 break
+            if last_try:
+                found.problems = _of_named_files(fs, layout, found.problems)
+                found.notes.append("a writer replaced the snapshot all the while: what it removed was not read")
     return found
 
 
@@ -135,8 +138,10 @@ def describe_store(path: str | os.PathLike[str], *, fs: FileSystem | None = None
             _describe_log(fs, layout, info)
             if fs.kind(layout.removed) == "directory":
                 info.removed = fs.listdir(layout.removed)
-            if last_try or not _moved_on(fs, layout, snapshot, info.problems):
+            if not _moved_on(fs, layout, snapshot, info.problems):
                 break
+            if last_try:
+                info.problems = _of_named_files(fs, layout, info.problems)
     return info
 
 
@@ -179,6 +184,18 @@ def _tries() -> Iterator[bool]:
 def _moved_on(fs: FileSystem, layout: Layout, snapshot: Snapshot, problems: list[TraxError]) -> bool:
     """Whether what was found may only mean that a writer has replaced the snapshot meanwhile."""
     return bool(problems) and _load(fs, layout).generation != snapshot.generation
+
+
+def _of_named_files(fs: FileSystem, layout: Layout, problems: list[TraxError]) -> list[TraxError]:
+    """Those that are still true of files which the snapshot of this moment names; no number is used for two files."""
+    snapshot = _load(fs, layout)
+    named = {layout.segment(segment.number) for segment in snapshot.segments}
+    named |= {layout.kept_snapshot(kept.generation) for kept in snapshot.kept}
+    named |= {layout.blob(file.number) for file in snapshot.blob_files}
+    gone = {path for path in named if fs.kind(path) == "absent"}
+    if gone and _moved_on(fs, layout, snapshot, problems):
+        named -= gone
+    return [problem for problem in problems if problem.path in named | {layout.blobs, layout.kept}]
 
 
 # Verification
