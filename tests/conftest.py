@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,10 @@ from tests.crashing import MEMORY, make_small
 # Children run in other directories; a relative PYTHONPATH must still mean this one there.
 if paths := os.environ.get("PYTHONPATH"):
     os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, paths.split(os.pathsep)))
+
+# A shell that runs this in the background ignores SIGINT, and children inherit that: here Ctrl-C must mean something.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The time of one example says nothing here: an fsync may take a hundred times longer than its neighbour.
 settings.register_profile("trax", deadline=None, print_blob=True)
