@@ -275,7 +275,7 @@ def test_the_followers_of_a_leader_that_fails_are_told_or_served(tmp_path: Path,
         thread.start()
     assert store._writer is not None
     queue = store._writer.committer
-    while len(queue._queue) < 5:  # the four are in one group, behind the one that is being synced
+    while len(queue._queue) < 4:  # they are in one group, behind the one that is being synced
         threads[1].join(0.001)
     fs.fail_at(fs.count)
     gated.gate.set()

@@ -146,7 +146,7 @@ def test_a_record_that_waits_while_a_checkpoint_begins_is_synced_before_it_is_ac
         nonlocal waiting
         sync_through(sequence)
         with committer._mutex:  # another thread, which has not got its turn yet
-            waiting = Pending(committer._give_out(1), (record,), None)
+            waiting = Pending(committer._give_out(1), (record,), 100, None)
             committer._queue.append(waiting)
 
     waiting: Any = None

@@ -230,7 +230,7 @@ MUTANTS = [
     Mutant("the owner is not checked before the last mark is replaced", LOCAL + "opening.py", "        commit_point.check_owner()\n        writer", "        writer", (LOCK,)),
     Mutant("the owner is not checked before a file is removed", LOCAL + "directory.py", "            if not self._closed and self._commit_point.is_ours():", "            if not self._closed:", (LOCK,)),
     Mutant("the owner is not checked when it lets go", LOCAL + "directory.py", "            if not self._closed and not self._commit_point.unsettled and self._commit_point.is_ours():", "            if not self._closed and not self._commit_point.unsettled:", (LOCK,)),
-    Mutant("where locks are real the snapshot's file is not compared", LOCAL + "commit_point.py", "                return self._fs.identity(self._layout.snapshot) == self._fs.identity_of(self._fd)", "                return True", (PITFALLS,)),
+    Mutant("where locks are real the snapshot's file is not compared", LOCAL + "commit_point.py", "                return self._fs.identity(self._layout.snapshot) == self._identity", "                return True", (PITFALLS,)),
     Mutant("where there are no locks the epoch is not compared", LOCAL + "commit_point.py", "            return load_snapshot(self._fs, self._layout.snapshot).epoch == self.snapshot.epoch", "            return True", (PITFALLS,)),
     Mutant("a lock file that was replaced is not noticed", LOCAL + "lock.py", "                if held and self._fs.identity_of(fd) != self._fs.identity(self._layout.lock):", "                if False:", (CHECKS,)),
     Mutant("an owner file is taken over from anybody", LOCAL + "lock.py", "        if not is_gone(found):", "        if False:", (LOCK,)),

@@ -1,8 +1,8 @@
 """Pending records, group commit and sync policies: what stands between many threads and one storage.
 
-Three ways lead to the storage, and a committer goes one of them. ``sync="always"``: a record is queued, and whoever of
-the waiting threads leads brings everything that is queued with one fsync. Otherwise a record is handed over in the call
-itself, or, with a buffer, joins a run that is handed over whole.
+Three ways lead to the storage. With a buffer a record joins a run that is handed over whole. Without one it is handed
+over in the call itself; with ``sync="always"`` only where no other thread has come meanwhile. Threads that meet there
+queue their records, and whoever of them leads brings everything that is queued, with one fsync.
 
 Invariants:
 
@@ -25,6 +25,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from threading import get_ident
 from typing import Literal, TypeVar
 
 from trax.errors import FinishedError, HandleError, StorageError, TraxError
@@ -36,9 +37,8 @@ T = TypeVar("T")
 
 SyncPolicy = Literal["always", "interval", "os"]
 
-_RUN_RECORDS = 1024  # a run becomes one frame, and with many names each has to have enough entries in it
-_RUN_ENTRY_BYTES = 1 << 16  # a larger record is not worth holding back
-_SEQUENCES_OF_A_RUN = _RUN_RECORDS + _RUN_ENTRY_BYTES  # more than that are never in one
+_RUN_BYTES = 1 << 16  # a larger record is not worth holding back
+_RECORD_BYTES = 64  # what a record takes beside its entries; so a run, which becomes one frame, has at most 1,024
 _PATIENCE_S = 0.25
 _RETURN_S = 50e-6  # what a thread that was let go takes to log its next record, when it does nothing else
 
@@ -46,11 +46,12 @@ _RETURN_S = 50e-6  # what a thread that was let go takes to log its next record,
 class Pending:
     """Records that were given their sequences and whose fate is not yet known."""
 
-    __slots__ = ("commit", "done", "error", "first", "leads", "turn")
+    __slots__ = ("commit", "done", "error", "first", "leads", "nbytes", "turn")
 
-    def __init__(self, first: int, commit: Sequence[Record], turn: threading.Lock | None) -> None:
+    def __init__(self, first: int, commit: Sequence[Record], nbytes: int, turn: threading.Lock | None) -> None:
         self.first = first
         self.commit = commit
+        self.nbytes = nbytes
         self.turn = turn
         """Locked while its thread sleeps; None if nobody sleeps on it."""
         self.leads = False
@@ -72,11 +73,16 @@ class Pending:
 class Run(Pending):
     """Records whose callers have returned; it grows until it is brought, and is tried again when that is refused."""
 
-    __slots__ = ("records",)
+    __slots__ = ("most_bytes", "records")
 
-    def __init__(self, first: int) -> None:
+    def __init__(self, first: int, most_bytes: int) -> None:
         self.records: list[Record] = []
-        super().__init__(first, self.records, None)
+        self.most_bytes = most_bytes
+        """What does not fit in begins another run."""
+        super().__init__(first, self.records, 0, None)
+
+
+_NO_RUN = Run(1, -1)  # nothing fits in
 
 
 class Committer:
@@ -88,12 +94,11 @@ class Committer:
         self._storage = storage
         self._always = sync == "always"
         self._buffer_bytes = buffer_bytes
-        self._bytes_for_a_run = min(buffer_bytes, _RUN_ENTRY_BYTES)
+        self._run_bytes = min(buffer_bytes, _RUN_BYTES)
         self._mutex = threading.Lock()
         self._io = threading.Lock()
         self._queue: list[Pending] = []
-        self._queued_bytes = 0
-        self._run: Run | None = None
+        self._run = _NO_RUN
         self._leading = False
         self._gathering: Pending | None = None
         self._company = 1
@@ -119,36 +124,41 @@ class Committer:
     def last_sequence(self) -> int:
         """The last sequence that was given out."""
         run = self._run
-        return self._last if run is None else run.last
+        return self._last if run is _NO_RUN else run.last
 
     @property
     def durable_sequence(self) -> int:
         """Everything up to here is on stable storage."""
         return self._durable
 
-    def log(self, commit: Commit, nbytes: int) -> int:
-        """Add records; they are as safe as the sync policy says when this returns the sequence of the last."""
-        thread = threading.get_ident()
-        if thread in self._inside:
+    def log(self, record: Record, nbytes: int) -> int:
+        """Add a record; it is as safe as the sync policy says when this returns its sequence."""
+        thread = get_ident()
+        inside = self._inside
+        if thread in inside:
             self._guard.check()
         try:
-            self._inside.add(thread)
-            if nbytes < self._bytes_for_a_run:
-                # Room is made before the record is queued: if that fails, the call has failed, and kept nothing of it.
-                if self._queued_bytes + nbytes > self._buffer_bytes:
-                    self._make_room()
+            inside.add(thread)
+            if self._run_bytes:
+                nbytes += _RECORD_BYTES
                 with self._mutex:
                     run = self._run
-                    if run is None or len(run.records) >= _RUN_RECORDS:
-                        run = self._begin_run()
-                    records = run.records
-                    self._queued_bytes += nbytes
-                    records.extend(commit)  # the one step that counts: an interrupt comes before it or after it
-                    return run.first + len(records) - 1
-            if self._always or self._bytes_for_a_run:
-                return self._queue_up(commit)
-            with self._io:
-                return self._hand_over(commit)
+                    together = run.nbytes + nbytes
+                    if together <= run.most_bytes:  # most records take this way, so what it does stands here
+                        run.nbytes = together
+                        records = run.records
+                        records.append(record)  # the one step that counts: an interrupt comes before it or after it
+                        return run.first + len(records) - 1
+            return self._log((record,), nbytes)
+        finally:
+            inside.discard(thread)
+
+    def log_together(self, commit: Commit, nbytes: int) -> int:
+        """Add records that stay together; they are as safe as the sync policy says when this returns the last's."""
+        thread = self._guard.check()
+        try:
+            self._inside.add(thread)
+            return self._log(commit, nbytes + _RECORD_BYTES * len(commit))
         finally:
             self._inside.discard(thread)
 
@@ -226,7 +236,7 @@ class Committer:
             for pending in self._queue:
                 pending.error, pending.done = error, True
                 pending.wake()
-            self._queue, self._queued_bytes = [], 0
+            self._queue = []
 
     def close(self, error: HandleError, release: Callable[[], None]) -> None:
         """Sync, refuse every later call with ``error``, and ``release`` the storage; nothing comes in between.
@@ -252,7 +262,7 @@ class Committer:
     def abandon(self, error: HandleError) -> None:
         """In a forked child: refuse everything with ``error``. The threads that held the locks are not there."""
         self._mutex, self._io = threading.Lock(), threading.Lock()
-        self._failure, self._queue, self._run, self._leading = error, [], None, False
+        self._failure, self._queue, self._run, self._leading = error, [], _NO_RUN, False
 
     def _sync(self, *, mark: bool) -> None:
         self._raise(self._bring(sync=True))
@@ -261,14 +271,39 @@ class Committer:
 
     # The ways of a record. The guard is held.
 
-    def _hand_over(self, commit: Commit) -> int:
-        """Append records in the call itself. ``_io`` is held."""
-        first = self._give_out(len(commit))
-        self._raise(self._append(first, (commit,)))
-        return self._last
+    def _log(self, commit: Commit, nbytes: int) -> int:
+        if nbytes <= self._run_bytes:
+            return self._hold_back(commit, nbytes)
+        if self._run_bytes or (self._always and (self._company > 1 or self._io.locked())):
+            return self._queue_up(commit, nbytes)
+        with self._io:
+            with self._mutex:
+                first = None if self._queue else self._give_out(len(commit))
+            if first is not None:
+                self._raise(self._append(first, (commit,)))
+                if self._always:
+                    self._sync_appended()
+                return first + len(commit) - 1
+        return self._queue_up(commit, nbytes)  # a thread has come meanwhile, and leads
+
+    def _hold_back(self, commit: Commit, nbytes: int) -> int:
+        with self._mutex:
+            held = sum(pending.nbytes for pending in self._queue)
+        # Room is made before the records are queued: if that fails, the call has failed, and kept nothing of them.
+        if held + nbytes > self._buffer_bytes:
+            with self._io:
+                self._raise(self._bring(sync=False))
+                held = 0
+        with self._mutex:
+            run = self._run
+            if run.nbytes + nbytes > run.most_bytes:
+                run = self._begin_run(max(nbytes, min(self._run_bytes, self._buffer_bytes - held)))
+            run.nbytes += nbytes
+            run.records.extend(commit)  # the one step that counts
+            return run.last
 
     def _give_out(self, count: int) -> int:
-        """The first of so many new sequences. ``_mutex`` is held; where records are handed over, ``_io`` is."""
+        """The first of so many new sequences. ``_mutex`` is held."""
         if self._failure is not None:
             self.check()
         first = self._last + 1
@@ -277,28 +312,25 @@ class Committer:
         self._last += count
         return first
 
-    def _make_room(self) -> None:
-        with self._io:
-            self._raise(self._bring(sync=False))
-
-    def _begin_run(self) -> Run:
+    def _begin_run(self, most_bytes: int) -> Run:
         self._end_run()
-        run = Run(self._give_out(_SEQUENCES_OF_A_RUN))
-        self._last -= _SEQUENCES_OF_A_RUN  # it takes them one by one
+        most_records = most_bytes // _RECORD_BYTES
+        run = Run(self._give_out(most_records), most_bytes)
+        self._last -= most_records  # it takes them one by one
         self._queue.append(run)
         self._run = run
         return run
 
     def _end_run(self) -> None:
         """What is queued next does not join the run. ``_mutex`` is held."""
-        self._last, self._run = self.last_sequence, None
+        self._last, self._run = self.last_sequence, _NO_RUN
 
-    def _queue_up(self, commit: Commit) -> int:
+    def _queue_up(self, commit: Commit, nbytes: int) -> int:
         """Queue records and wait for their fate: one of the threads that wait brings what all of them have queued."""
         with self._mutex:
             self._end_run()
             leads = not self._leading
-            pending = Pending(self._give_out(len(commit)), commit, None if leads else _locked())
+            pending = Pending(self._give_out(len(commit)), commit, nbytes, None if leads else _locked())
             turn = pending.turn
             self._queue.append(pending)
             self._leading = True
@@ -359,15 +391,19 @@ class Committer:
             refusal = self._append(first, commits)
             if refusal is not None:
                 break
+        if sync:
+            self._sync_appended()
+        if batch:
+            self._settle(batch, refusal)
+        return refusal
+
+    def _sync_appended(self) -> None:
         appended = self._storage.appended
-        if sync and self._durable < appended:
+        if self._durable < appended:
             began = time.perf_counter()
             self._on_storage(self._storage.sync)
             self._sync_s = time.perf_counter() - began
             self._durable = max(self._durable, appended)
-        if batch:
-            self._settle(batch, appended, refusal)
-        return refusal
 
     def _append(self, first: int, commits: Sequence[Commit]) -> TraxError | None:
         try:
@@ -379,7 +415,8 @@ class Committer:
             return error
         return None
 
-    def _settle(self, batch: list[Pending], appended: int, refusal: TraxError | None) -> None:
+    def _settle(self, batch: list[Pending], refusal: TraxError | None) -> None:
+        appended = self._storage.appended
         stay: list[Pending] = []
         for pending in batch:
             if isinstance(pending, Run) and pending.last > appended:
@@ -389,7 +426,6 @@ class Committer:
                 pending.done = True
         with self._mutex:
             self._queue[: len(batch)] = stay  # what was queued meanwhile is behind them
-            self._queued_bytes = sum(_nbytes(pending.commit) for pending in self._queue)
             self._company = len(batch) + len(self._queue) - len(stay)
             for pending in batch:
                 pending.wake()
@@ -422,10 +458,6 @@ def _consecutive(batch: Iterable[Pending]) -> list[tuple[int, list[Commit]]]:
         together[-1][1].append(pending.commit)
         following = pending.last + 1
     return together
-
-
-def _nbytes(commit: Commit) -> int:
-    return sum(len(encoding) for record in commit for encoding in record.values())
 
 
 def _sync_regularly(committer: weakref.ref[Committer], ended: threading.Event, interval_s: float) -> None:

@@ -42,4 +42,4 @@ class LayerStore(Trax):
     def log_encoded(self, record: Mapping[str, bytes], nbytes: int) -> int:
         """Log a record of checked names and encoded entries, which have so many bytes; as ``log()``."""
         self._encoder.check_bytes("record", nbytes)
-        return self._for_writing().committer.log((record,), nbytes)
+        return self._for_writing().committer.log(record, nbytes)

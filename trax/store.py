@@ -70,7 +70,7 @@ class Trax:
         The store keeps the number; None leaves it as it is.
     ``buffer_bytes``
         With ``sync="interval"`` or ``"os"``: hold up to so many bytes of records in the process, where SIGKILL takes
-        them, for the highest rate. 0: none.
+        them, for the highest rate. A record counts for its entries and 64 bytes. 0: none.
     ``differential``
         True: a checkpoint of a value with large arrays writes only those MiB of them that have changed since the last
         checkpoint of the name, and leans on the files of that one for the rest. The files of a value never take more
@@ -206,7 +206,7 @@ class Trax:
         if writer is None or self._closed is not None or self._background_failure is not None:
             writer = self._for_writing()  # says what is wrong
         record, nbytes = self._encoder.record(mapping, entries)
-        return writer.committer.log((record,), nbytes)
+        return writer.committer.log(record, nbytes)
 
     def batch(self) -> Batch:
         """``with store.batch() as b:`` makes what is done with ``b.log`` and ``b.checkpoint`` one atomic commit."""
@@ -418,7 +418,7 @@ class Trax:
         nbytes = sum(len(encoding) for record in records for encoding in record.values())
         self._encoder.check_bytes("batch", nbytes)
         if not batch.changes:
-            return writer.committer.log(records, nbytes)
+            return writer.committer.log_together(records, nbytes)
         call, _ = writer.publisher.begin()
         return writer.publisher.publish(call, batch.changes, batch.ahead, batch.size)
 

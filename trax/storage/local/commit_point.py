@@ -22,6 +22,7 @@ class CommitPoint:
         self._fs, self._layout = fs, layout
         self._identity_is_proof = identity_is_proof
         self._fd: int | None = None
+        self._identity: tuple[int, int] | None = None
         self.snapshot = snapshot
         self.unsettled = False
         """Whether a rename was begun and its caller has not yet taken over the state that it brought."""
@@ -33,12 +34,12 @@ class CommitPoint:
 
         StorageError: nothing happened. FinishedError: it may have happened, and only opening the store again tells.
         """
-        spare: int | None
-        spare = fd = self._write_new(snapshot)
+        fd, identity = self._write_new(snapshot)
+        spare: int | None = fd
         self.unsettled = True
         try:
             self._fs.rename(self._layout.snapshot_new, self._layout.snapshot)
-            spare, self._fd = self._fd, fd
+            spare, self._fd, self._identity = self._fd, fd, identity
             self.snapshot = snapshot
             # Makes durable: that the name "snapshot" leads to the new file. Until then a power loss brings the old
             # one back, so nothing that the old one names may be removed and nothing acknowledged.
@@ -86,12 +87,13 @@ class CommitPoint:
         try:
             if self._identity_is_proof:
                 # An inode that is held open can't be given to another file.
-                return self._fs.identity(self._layout.snapshot) == self._fs.identity_of(self._fd)
+                return self._fs.identity(self._layout.snapshot) == self._identity
             return load_snapshot(self._fs, self._layout.snapshot).epoch == self.snapshot.epoch
         except FileNotFoundError:
             return False
 
-    def _write_new(self, snapshot: Snapshot) -> int:
+    def _write_new(self, snapshot: Snapshot) -> tuple[int, tuple[int, int]]:
+        """The descriptor of the new file, and which file it is."""
         path = self._layout.snapshot_new
         with asking("write", path):
             fd = write_file(self._fs, path, encode_snapshot(snapshot), self.mode)
@@ -100,12 +102,12 @@ class CommitPoint:
                     self.check_owner()
                 if self.mode is None:
                     self.mode = self._fs.mode(path)
+                return fd, self._fs.identity_of(fd)
             except BaseException:
                 self._fs.close(fd)
                 with suppress(OSError):  # a file of that name is overwritten by the next attempt
                     self._fs.unlink(path)
                 raise
-            return fd
 
 
 def load_snapshot(fs: FileSystem, path: str) -> Snapshot:
