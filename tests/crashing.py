@@ -51,7 +51,7 @@ def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "MANY_SEGMENTS", 2)
     monkeypatch.setattr(directory, "INLINE_BYTES", 64)
     monkeypatch.setattr(limits, "OUT_OF_BAND_BYTES", 100)
-    monkeypatch.setattr(blob, "_CHUNK_BYTES", CHUNK_BYTES)
+    monkeypatch.setattr(blob, "CHUNK_BYTES", CHUNK_BYTES)
     monkeypatch.setattr(segment, "_ALLOCATE_FIRST_BYTES", 1024)
 
 

@@ -35,7 +35,7 @@ def small_stores(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(owner, "_first_line", lru_cache(maxsize=8)(owner._first_line))
     patch.setattr(directory, "INLINE_BYTES", 60)
     patch.setattr(limits, "OUT_OF_BAND_BYTES", 100)
-    patch.setattr(blob, "_CHUNK_BYTES", CHUNK_BYTES)
+    patch.setattr(blob, "CHUNK_BYTES", CHUNK_BYTES)
     patch.setattr(witness, "CHUNK_BYTES", CHUNK_BYTES)
     patch.setattr(segment, "_ALLOCATE_FIRST_BYTES", 1024)
     patch.setattr(compaction, "LARGE_BYTES", 200)

@@ -25,6 +25,7 @@ from tests.helpers import reopen_and_check
 from tests.test_pitfalls import Stubborn, read_tree
 from trax import errors
 from trax.codecs import limits
+from trax.storage.local.fs import LocalFileSystem
 
 
 def test_a_path_that_is_a_file(tmp_path: Path) -> None:
@@ -201,3 +202,22 @@ def test_a_directory_that_is_moved_away_from_under_its_writer(tmp_path: Path) ->
     store.close()
     with reopen_and_check(tmp_path / "moved") as moved:
         assert moved.recover("a") in (1, 2)
+
+
+def test_too_many_open_files_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    class Exhausted(LocalFileSystem):
+        left = -1
+
+        def open(self, path: str, *, write: bool = False) -> int:
+            if "blobs" in path and self.left == 0:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            self.left -= "blobs" in path
+            return super().open(path, write=write)
+
+    with trax.Trax(tmp_path / "s", fs=(fs := Exhausted())) as store:
+        store.checkpoint({f"{number}": bytes(100_000) for number in range(3)})
+        fs.left = 2
+        with pytest.raises(errors.StorageError, match=r"fewer names at once, or raise the limit \(ulimit -n\)"):
+            store.recover_many("012")
+        fs.left = -1
+        assert len(store.recover_many("012")) == 3

@@ -17,7 +17,8 @@ from tests.helpers import kill, reopen_and_check
 from trax.codecs.base import Encoded
 from trax.errors import CorruptionError, FencedError, MissingFileError, StoreLockedError
 from trax.inspection import verify_store
-from trax.storage.local.blob import BlobReader, write_blob
+from trax.storage.local.blob import write_blob
+from trax.storage.local.blob_reader import BlobReader
 from trax.storage.local.framing import FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES
 from trax.storage.local.fs import LocalFileSystem
 from trax.storage.local.segment import Manner, create_segment

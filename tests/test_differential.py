@@ -28,7 +28,7 @@ SEED = os.environ.get("TRAX_SEED", "1")
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(blob, "_CHUNK_BYTES", 4096)
+    monkeypatch.setattr(blob, "CHUNK_BYTES", 4096)
     return 4096
 
 
@@ -320,6 +320,71 @@ def test_a_chunk_that_can_not_be_read_is_written_again(tmp_path: Path) -> None:
     reopen_and_check(tmp_path / "s").close()
 
 
+@pytest.mark.parametrize("what", ["zeros that are right by now", "a mapped value"])
+def test_damage_that_equals_the_value_is_not_leant_on(tmp_path: Path, what: str) -> None:
+    array = an_array(8)
+    with trax.Trax(tmp_path / "s", differential=True) as store:
+        store.checkpoint(x=array)
+        if what == "a mapped value":
+            array = store.recover("x", mmap=True)
+        with open(tmp_path / "s" / "blobs" / "00000001", "r+b") as file:
+            file.seek(64 + 5 * MEBIBYTE)
+            file.write(bytes(MEBIBYTE))
+        if what != "a mapped value":
+            array[5 * MEBIBYTE : 6 * MEBIBYTE] = 0
+        store.checkpoint(x=array)
+        assert bases(tmp_path / "s") == [1]
+        assert store.verify().problems == []
+    with reopen_and_check(tmp_path / "s") as store:
+        assert not store.recover("x")[5 * MEBIBYTE : 6 * MEBIBYTE].any()
+
+
+class NotingSyncs(LocalFileSystem):
+    """Notes the files that were synced, and refuses to sync one of them as often as it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.synced: set[str] = set()
+        self.refuse = 0
+
+    def fsync(self, fd: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{int(fd)}")
+        if self.refuse and os.path.basename(path) == "00000001":
+            self.refuse -= 1
+            raise OSError(5, "Input/output error")
+        super().fsync(fd)
+        self.synced.add(os.path.basename(path))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc, to see what is synced")
+@pytest.mark.parametrize("refuse", [0, 1])
+def test_a_file_that_this_handle_has_not_written_is_synced_before_it_is_leant_on(tmp_path: Path, refuse: int) -> None:
+    """A store that was put back by a plain copy may be in memory only."""
+    array = an_array(8)
+    with trax.Trax(tmp_path / "s") as store:
+        store.checkpoint(x=array)
+    fs = NotingSyncs()
+    fs.refuse = refuse
+    with trax.Trax(tmp_path / "s", differential=True, fs=fs) as store:
+        array[0] ^= 1
+        store._storage.write_value("x", store._encoder.values({"x": array}, {})["x"])  # type: ignore[union-attr]
+        assert ("00000001" in fs.synced) == (not refuse)
+        store.checkpoint(x=array)  # the second sync, which would succeed, may do so without what the first has lost
+        assert bases(tmp_path / "s") == ([] if refuse else [1])
+        fs.synced.clear()
+        array[0] ^= 1
+        store.checkpoint(x=array)
+        assert "00000001" not in fs.synced, "once is enough"
+
+
+def test_a_head_that_is_most_of_a_value_is_no_reason_to_lean_on_the_rest(tmp_path: Path) -> None:
+    array = an_array(1)
+    with trax.Trax(tmp_path / "s", differential=True) as store:
+        for number in range(2):
+            store.checkpoint(x=[array, f"{number}" * 2 * MEBIBYTE])
+            assert bases(tmp_path / "s") == []
+
+
 def slowed(store: trax.Trax) -> tuple[threading.Event, threading.Event]:
     """Let values of other threads wait before they are published: the first event says so, the second ends it."""
     storage = store._writer.storage  # type: ignore[union-attr]
@@ -365,6 +430,63 @@ def test_what_a_checkpoint_in_flight_leans_on_stays(tmp_path: Path, late_wins: b
         assert {*files_of(tmp_path / "s")} == ({1, 2} if late_wins else {3})
     with reopen_and_check(tmp_path / "s") as store:
         assert np.array_equal(store.recover("x"), expected)
+
+
+def test_what_lost_against_a_later_call_leaves_no_file_behind(tmp_path: Path) -> None:
+    array = an_array(4)
+    with trax.Trax(tmp_path / "s", differential=True) as store:
+        store.checkpoint(x=array)
+        waiting, go_on = slowed(store)
+        late = store.checkpoint_async(x=array)
+        assert waiting.wait(20)
+        store.checkpoint(x=array + 1)
+        go_on.set()
+        late.result(20)
+    assert [*files_of(tmp_path / "s")] == [3]
+
+
+class LateLock:
+    """A lock whose second time in another thread than the main one comes late."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.waiting, self.go_on = threading.Event(), threading.Event()
+        self.times = 0
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            self.times += 1
+            if self.times == 2:
+                self.waiting.set()
+                assert self.go_on.wait(20)
+        self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+
+def test_a_call_that_ends_late_removes_nothing_that_another_leans_on(tmp_path: Path) -> None:
+    first = an_array(4)
+    with trax.Trax(tmp_path / "s", differential=True) as store:
+        publisher = store._writer.publisher  # type: ignore[union-attr]
+        publisher._publishing = late = LateLock()  # type: ignore[assignment]
+        ending = threading.Thread(target=store.checkpoint, kwargs={"x": first}, daemon=True)
+        ending.start()
+        assert late.waiting.wait(20), "it has published, and is yet to say that it is done with its files"
+        earlier, cut = publisher.begin()
+        second = first.copy()
+        second[0] ^= 1
+        call, _ = publisher.begin()
+        encode = store._encoder.values
+        leaning = store._storage.write_value("x", encode({"x": second}, {})["x"])  # type: ignore[union-attr]
+        assert leaning.bases[0].number == 1
+        publisher.publish(earlier, {"x": trax.publish.Change(encode({"x": first + 1}, {})["x"], cut)})
+        late.go_on.set()
+        ending.join(20)
+        assert 1 in files_of(tmp_path / "s")
+        publisher.publish(call, {"x": trax.publish.Change(encode({"x": second}, {})["x"], cut)})
+        assert np.array_equal(store.recover("x"), second)
+    reopen_and_check(tmp_path / "s").close()
 
 
 def test_a_checkpoint_that_fails_holds_on_to_nothing(tmp_path: Path) -> None:

@@ -462,7 +462,7 @@ def test_the_limits_on_the_page_are_those_of_the_code(page: Page) -> None:
     assert names.MAX_NAME_BYTES == 255 and names.RESERVED_PREFIX == "trax:"
     assert limits.MAX_ENTRY_BYTES == encoding.MAX_COMMIT_BYTES == 2**30 and limits.MAX_DEPTH == 100
     assert (limits.OUT_OF_BAND_BYTES, directory.INLINE_BYTES) == (16384, 4096)
-    assert (blob._CHUNK_BYTES, blob._ALIGNMENT_BYTES, blob.MAX_BASES) == (2**20, 64, 16)
+    assert (blob.CHUNK_BYTES, blob._ALIGNMENT_BYTES, blob.MAX_BASES) == (2**20, 64, 16)
     assert (segment.FRAME_RECORDS, segment.FRAME_BYTES) == (128, 64 * 1024)
     for text in (
         "1 to 255 bytes",

@@ -41,7 +41,7 @@ from trax.inspection import describe_store, verify_store
 from trax.interchange import export_store, import_store
 from trax.repair import Repair
 from trax.storage.base import BlobReference
-from trax.storage.local.blob import BlobReader
+from trax.storage.local.blob_reader import BlobReader
 from trax.storage.local.fs import LocalFileSystem
 from trax.storage.local.owner import decode_owner, describe, encode_owner, is_gone, is_running, this_process
 from trax.storage.local.payload import (

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import trax
@@ -946,3 +947,15 @@ def test_importing_trax_does_not_import_jobs() -> None:
     script = "import sys, trax; before = 'trax.job' in sys.modules; trax.Job; print(before, 'trax.job' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False", "True"]
+
+
+def test_a_job_can_save_only_what_has_changed(tmp_path: Path) -> None:
+    array = np.random.default_rng(1).integers(0, 256, 4 << 20, dtype=np.uint8)
+    for _ in range(2):
+        with trax.Job(tmp_path / "j", differential=True) as job:
+            job.recover("array", lambda: array)
+            array[0] ^= 1
+            job.checkpoint(array=array)
+    assert sorted(file.stat().st_size >> 20 for file in (tmp_path / "j" / "blobs").iterdir()) == [1, 4]
+    with trax.Job(tmp_path / "j") as job:
+        assert np.array_equal(job.recover("array"), array)

@@ -129,8 +129,9 @@ class Publisher:
                 self._compact()
         finally:
             # What was written and did not become part of the store; the storage keeps what it may have published, and
-            # no longer what that leant on.
-            self._storage.discard(value for value in written.values() if isinstance(value, BlobReference))
+            # no longer what that leant on. Nothing is published meanwhile, or another call could come to lean on it.
+            with self._publishing:
+                self._storage.discard(value for value in written.values() if isinstance(value, BlobReference))
         return last
 
     def _merge(

@@ -48,8 +48,8 @@ T = TypeVar("T")
 class Job:
     """A job that may be killed at any moment, and that goes on, started again, as if it had not been.
 
-    ``path``, ``sync``, ``codec``, ``keep``, ``sync_interval_s`` are those of :class:`trax.Trax`, on which the job
-    stands; ``store`` is that store. A handle belongs to one thread. Use it in a ``with`` statement.
+    ``path``, ``sync``, ``codec``, ``keep``, ``sync_interval_s``, ``differential`` are those of :class:`trax.Trax`;
+    ``store`` is the store on which the job stands. A handle belongs to one thread. Use it in a ``with`` statement.
 
     ``checkpoint_when``
         When :meth:`should_checkpoint` says so: see ``trax.job.policies``. None: ``optimal()``.
@@ -84,6 +84,7 @@ class Job:
         codec: str | None = None,
         keep: int | None = None,
         sync_interval_s: float = 1.0,
+        differential: bool = False,
         checkpoint_when: Policy | None = None,
         config: Any = None,
         upgrade: Upgrade = False,
@@ -98,7 +99,15 @@ class Job:
         _check_options(checkpoint_when, verify_every, deadline_s, deadline_margin)
         self._verify_every, self._verify_stops, self._verified_at = verify_every, verify_stops, 0
         upgrades = Upgrades(upgrade, os.path.abspath(os.fspath(path)))
-        self.store = LayerStore(path, sync=sync, codec=codec, keep=keep, sync_interval_s=sync_interval_s, fs=fs)
+        self.store = LayerStore(
+            path,
+            sync=sync,
+            codec=codec,
+            keep=keep,
+            sync_interval_s=sync_interval_s,
+            differential=differential,
+            fs=fs,
+        )
         self._meter = Meter(optimal() if checkpoint_when is None else checkpoint_when, clock, self.store)
         try:
             state, checkpointed = recover_state(self.store)

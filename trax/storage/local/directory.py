@@ -25,6 +25,7 @@ from trax.errors import ClosedError, FinishedError, TraxError
 from trax.storage.base import BlobReference, Commit, SnapshotInfo, Stored
 from trax.storage.local import crc
 from trax.storage.local.blob import Unchanged, write_blob
+from trax.storage.local.blob_reader import BlobReader
 from trax.storage.local.compaction import Floors, copy_survivors, needed, worth_copying
 from trax.storage.local.copying import copy_store
 from trax.storage.local.creation import make_directories, survey
@@ -83,6 +84,7 @@ class LocalStorage:
             self._differential = differential
             self._unnamed: list[str] = []
             self._leant_on: dict[int, Collection[BlobReference]] = {}
+            self._on_disk: dict[int, bool] = {}
             self._numbering = threading.Lock()
             self._syncing_blobs = threading.Lock()
             self._failed_syncs_of_blobs = 0
@@ -166,13 +168,10 @@ class LocalStorage:
         with self._numbering:
             self._last_blob += 1
             number = self._last_blob
-            previous = self._state.snapshot.names.get(name) if self._differential else None
-            if previous is not None and isinstance(previous.value, BlobReference):
-                self._leant_on[number] = previous.value.files
         failed_before = self._failed_syncs_of_blobs
         path = self._layout.blob(number)
         try:
-            known = self._unchanged(previous.value, encoded) if previous is not None else None
+            known = self._unchanged(name, number, encoded) if self._differential and encoded.buffers else None
             with asking("write", path):
                 fd = self._fs.create(path, self._commit_point.mode)
                 try:
@@ -186,6 +185,7 @@ class LocalStorage:
         except BaseException:
             self._lean_on(number, ())
             raise
+        self._on_disk[number] = True
         self._lean_on(number, reference.bases)
         return reference
 
@@ -196,15 +196,31 @@ class LocalStorage:
             if files:
                 self._leant_on[number] = files
 
-    def _unchanged(self, previous: bytes | BlobReference | None, encoded: Encoded) -> Unchanged | None:
-        if not isinstance(previous, BlobReference):
-            return None
-        store_id = self._commit_point.snapshot.store_id
+    def _unchanged(self, name: str, number: int, encoded: Encoded) -> Unchanged | None:
+        """What blob ``number`` need not hold again of a value, because files of the last one do."""
+        with self._numbering:
+            stored = self._state.snapshot.names.get(name)
+            if stored is None or not isinstance(stored.value, BlobReference):
+                return None
+            self._leant_on[number] = stored.value.files
         try:
-            with open_blob(self._fs, self._layout, store_id, previous) as reader:
-                return unchanged(reader, encoded)
+            with open_blob(self._fs, self._layout, self._commit_point.snapshot.store_id, stored.value) as reader:
+                known = unchanged(reader, encoded)
+                return known if known is None or self._are_on_disk(reader, known.bases) else None
         except TraxError:
             return None  # what can't be read is not leant on: the value is written whole, and so is healed
+
+    def _are_on_disk(self, reader: BlobReader, bases: Iterable[BlobReference]) -> bool:
+        """Sync what this handle has not: the store may be a copy that only the page cache has.
+
+        A file whose sync has failed once is never leant on, since the next sync may succeed without having brought it.
+        """
+        for base in bases:
+            if base.number not in self._on_disk:
+                self._on_disk[base.number] = False
+                reader.sync(base)
+                self._on_disk[base.number] = True
+        return all(self._on_disk[base.number] for base in bases)
 
     def _sync_blobs(self, failed_before: int) -> None:
         """Make the name of a blob durable that was created when so many of these syncs had failed."""
@@ -219,12 +235,11 @@ class LocalStorage:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def discard(self, values: Iterable[BlobReference]) -> None:
-        snapshot, kept, _, _ = self._state
         for reference in values:
-            file = reference.files[0]
-            if file not in blobs_of(snapshot, kept) and not self._closed and not self._commit_point.unsettled:
-                self._remove(self._layout.blob(reference.number))
             self._lean_on(reference.number, ())
+            self._unnamed.append(self._layout.blob(reference.number))
+        if not self._closed and not self._commit_point.unsettled:
+            self._remove_unnamed()
 
     def publish(self, names: Mapping[str, Stored], sequence: int, ahead: Sequence[tuple[int, Commit]] = ()) -> None:
         self._check_open()

@@ -24,6 +24,10 @@ def refused(error: OSError, doing: str, path: str) -> TraxError:
     if error.errno in _DENIED:
         text = f"{message}. Check who owns the directory and whether the file system is mounted read-only."
         return ReadOnlyError(text, path=path, reason=reason, errno=error.errno)
+    if error.errno == errno.EMFILE:
+        text = f"{message}. Each name of a large value takes a descriptor, or several: ask for fewer names at once, or "
+        text += "raise the limit (ulimit -n)."
+        return StorageError(text, path=path, reason=reason, errno=error.errno)
     return StorageError(f"{message}. Nothing acknowledged is lost.", path=path, reason=reason, errno=error.errno)
 
 

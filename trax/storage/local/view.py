@@ -8,14 +8,14 @@ from types import TracebackType
 from typing import NamedTuple, TypeVar
 
 from trax.codecs.base import BufferSource
-from trax.errors import CorruptionError, MissingFileError, StorageError, UnreachableError
+from trax.errors import CorruptionError, MissingFileError, UnreachableError
 from trax.storage.base import BlobReference, Entries, SnapshotInfo, Stored
-from trax.storage.local.blob import BlobReader, NoBuffers
+from trax.storage.local.blob_reader import BlobReader, NoBuffers
 from trax.storage.local.commit_point import load_snapshot, missing_file
 from trax.storage.local.fs import FileSystem
 from trax.storage.local.layout import Layout
 from trax.storage.local.payload import MalformedPayloadError
-from trax.storage.local.refusal import asking
+from trax.storage.local.refusal import asking, refused
 from trax.storage.local.snapshot import KeptReference, SegmentReference, Snapshot
 from trax.storage.local.walk import Frame, Tail, Walk, judge, malformed, read_segment_header
 
@@ -264,7 +264,7 @@ def _open_named(fs: FileSystem, path: str) -> int:
     except FileNotFoundError as error:
         raise missing_file(path) from error
     except OSError as error:
-        raise StorageError(f"could not open {path}: {error.strerror}", path=path, errno=error.errno) from error
+        raise refused(error, "open", path) from error
 
 
 def _sealed_damage(walk: Walk, end: int) -> CorruptionError:
