@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY = ROOT / "tools" / "mutants.json"
+_PATIENCE_S = 200  # with one test
+_BEGUN = re.compile(r"(tests/\S+?::[^\[\s]+(?:\[.*?\])?)(?:\s|$)")
 LOCAL = "trax/storage/local/"
 
 # What is run in one go, as pytest takes it.
@@ -389,23 +393,21 @@ def copy_to(directory: str) -> None:
 
 
 def run(tests: Sequence[str], directory: str) -> str:
-    """The first of the tests that fails there."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--show-capture=no", *tests]
+    """The first of the tests that fails there, does not end, or ends the interpreter."""
+    options = ["-x", "-v", "-p", "no:cacheprovider", "--show-capture=no", "-o", f"faulthandler_timeout={_PATIENCE_S}"]
+    command = [sys.executable, "-m", "pytest", *options, "-o", "faulthandler_exit_on_timeout=true", *tests]
     # Little of the search is enough: without a safeguard most states are wrong.
     effort = {"TRAX_CRASH_LIMIT": "30", "TRAX_CRASH_DEEP": "0"}
     environment = {**effort, **os.environ, "PYTHONPATH": directory}
-    try:
-        done = subprocess.run(
-            command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=300
-        )
-    except subprocess.TimeoutExpired:
-        return f"{' '.join(tests)} does not end"
-    if done.returncode < 0:
-        raise RuntimeError(f"the tests of a mutant were killed by signal {-done.returncode}: {tests}")
-    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    if done.returncode and not failed:
-        return f"pytest ends with {done.returncode} at {' '.join(tests)}"
-    return failed[0].split(" ", 1)[1].split(" - ")[0] if failed else ""
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode == -signal.SIGKILL:
+        raise RuntimeError(f"the tests of a mutant were killed, for want of memory perhaps: {tests}")
+    lines = done.stdout.splitlines()
+    failed = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    if failed:
+        return failed[0].split(" ", 1)[1].split(" - ")[0]
+    begun = [found[1] for line in lines if (found := _BEGUN.match(line))]
+    return begun[-1] if done.returncode and begun else f"pytest ends with {done.returncode}" if done.returncode else ""
 
 
 def check_killers(killers: Iterable[str]) -> str:
