@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
@@ -76,12 +75,18 @@ class Snapshot:
     """The highest numbers that segments and blobs have had: none is used again."""
     segments: tuple[SegmentReference, ...] = ()
     kept: tuple[KeptReference, ...] = ()
-    names: Mapping[str, Stored] = field(default_factory=dict)
+    names: dict[str, Stored] = field(default_factory=dict)
 
     @cached_property
+    def blobs_by_name(self) -> dict[str, BlobReference]:
+        """The values that are blobs, by their names."""
+        # Each commit looks at all names: here, where none is deleted, and in msgpack. So it does no more than it must.
+        return {name: one.value for name, one in self.names.items() if isinstance(one.value, BlobReference)}
+
+    @property
     def blobs(self) -> frozenset[BlobReference]:
         """The values that are blobs."""
-        return frozenset(stored.value for stored in self.names.values() if isinstance(stored.value, BlobReference))
+        return frozenset(self.blobs_by_name.values())
 
     @cached_property
     def blob_files(self) -> frozenset[BlobReference]:
@@ -102,17 +107,16 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
         snapshot.last_blob,
     )
     segments = [segment if segment.proven else segment[:3] for segment in snapshot.segments]
-    names = {name: _packable(stored) for name, stored in snapshot.names.items()}
+    names = snapshot.names | {name: _packable(snapshot.names[name]) for name in snapshot.blobs_by_name}
     body: bytes = msgpack.packb((head, segments, snapshot.kept, names))
     header = _HEADER.pack(_MAGIC, FORMAT_VERSION, 0, 0, len(body), crc.crc32(body))
     return header + _CHECKSUM.pack(crc.crc32(header)) + body
 
 
 def _packable(stored: Stored) -> Any:
-    """What is stored of a name, with bases where there are some only."""
+    """What is stored of a name as a blob, with bases where there are some only."""
     cut, sequence, value = stored
-    if not isinstance(value, BlobReference):
-        return stored
+    assert isinstance(value, BlobReference), "of those in blobs_by_name"
     bases = [base[:3] for base in value.bases]
     return cut, sequence, (*value[:3], bases) if bases else value[:3]
 

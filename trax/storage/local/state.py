@@ -65,8 +65,8 @@ def segment_numbers_of(snapshot: Snapshot) -> set[int]:
 
 def without_dead_markers(names: Mapping[str, Stored], summaries: Sequence[Summary]) -> dict[str, Stored]:
     """A deleted name stays on as a marker only while the log still holds entries that it must hide."""
-    return {
-        name: stored
-        for name, stored in names.items()
-        if stored.value is not None or any(name in summary.last_sequence for summary in summaries)
-    }
+    living = dict(names)
+    for name in [name for name, stored in names.items() if stored.value is None]:
+        if not any(name in summary.last_sequence for summary in summaries):
+            del living[name]
+    return living
