@@ -445,43 +445,31 @@ def test_what_lost_against_a_later_call_leaves_no_file_behind(tmp_path: Path) ->
     assert [*files_of(tmp_path / "s")] == [3]
 
 
-class LateLock:
-    """A lock whose second time in another thread than the main one comes late."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.waiting, self.go_on = threading.Event(), threading.Event()
-        self.times = 0
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            self.times += 1
-            if self.times == 2:
-                self.waiting.set()
-                assert self.go_on.wait(20)
-        self.lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
-
-
 def test_a_call_that_ends_late_removes_nothing_that_another_leans_on(tmp_path: Path) -> None:
     first = an_array(4)
     with trax.Trax(tmp_path / "s", differential=True) as store:
-        publisher = store._writer.publisher  # type: ignore[union-attr]
-        publisher._publishing = late = LateLock()  # type: ignore[assignment]
+        publisher, storage = store._writer.publisher, store._writer.storage  # type: ignore[union-attr]
+        waiting, go_on, discard = threading.Event(), threading.Event(), storage.discard
+
+        def late(values: Any) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                waiting.set()
+                assert go_on.wait(20)
+            discard(values)
+
+        storage.discard = late  # type: ignore[method-assign]
         ending = threading.Thread(target=store.checkpoint, kwargs={"x": first}, daemon=True)
         ending.start()
-        assert late.waiting.wait(20), "it has published, and is yet to say that it is done with its files"
+        assert waiting.wait(20), "it has published, and is yet to say that it is done with its files"
         earlier, cut = publisher.begin()
         second = first.copy()
         second[0] ^= 1
         call, _ = publisher.begin()
         encode = store._encoder.values
-        leaning = store._storage.write_value("x", encode({"x": second}, {})["x"])  # type: ignore[union-attr]
+        leaning = storage.write_value("x", encode({"x": second}, {})["x"])
         assert leaning.bases[0].number == 1
         publisher.publish(earlier, {"x": trax.publish.Change(encode({"x": first + 1}, {})["x"], cut)})
-        late.go_on.set()
+        go_on.set()
         ending.join(20)
         assert 1 in files_of(tmp_path / "s")
         publisher.publish(call, {"x": trax.publish.Change(encode({"x": second}, {})["x"], cut)})

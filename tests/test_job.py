@@ -959,3 +959,21 @@ def test_a_job_can_save_only_what_has_changed(tmp_path: Path) -> None:
     assert sorted(file.stat().st_size >> 20 for file in (tmp_path / "j" / "blobs").iterdir()) == [1, 4]
     with trax.Job(tmp_path / "j") as job:
         assert np.array_equal(job.recover("array"), array)
+
+
+def test_an_array_that_is_checkpointed_early_in_a_step_and_changed_later_is_not_changed_twice(tmp_path: Path) -> None:
+    def add(array: Any, entry: int) -> Any:
+        array += entry
+        return array
+
+    def run(path: Path) -> Any:
+        with trax.Job(path) as job:
+            array = job.recover("array", lambda: np.zeros(100_000), add)
+            for item in job.loop(range(4)):
+                if item % 2:
+                    job.checkpoint(array=array)
+                array += item
+                job.log(array=item)
+            return array.copy()
+
+    crash_everywhere(run, limit=LIMIT)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -533,3 +534,55 @@ def test_every_error_can_be_pickled_and_is_a_built_in(tmp_path: Path) -> None:
         assert (type(copy), str(copy), copy.path, copy.offset, copy.sequence) == (kind, "what happened", "p", 1, 2)
         if kind not in (errors.TraxError, errors.HandleError):
             assert any(base.__module__ == "builtins" and base is not Exception for base in kind.__mro__[1:-3])
+
+
+class TestLargeValuesOfBatches:
+    def blobs(self, tmp_path: Path) -> list[str]:
+        return sorted(file.name for file in (tmp_path / "s" / "blobs").iterdir())
+
+    @pytest.mark.parametrize("differential", [False, True])
+    def test_what_happens_to_an_array_after_its_checkpoint_is_not_in_it(
+        self, tmp_path: Path, differential: bool
+    ) -> None:
+        def add(state: Any, entry: int) -> Any:
+            state += entry
+            return state
+
+        array = np.zeros(100_000)
+        with trax.Trax(tmp_path / "s", differential=differential) as store:
+            with store.batch() as batch:
+                batch.checkpoint(x=array)
+                batch.log(x=1)
+                array += 1
+                assert "x" not in store
+        with reopen_and_check(tmp_path / "s") as store:
+            assert np.array_equal(store.recover("x", None, add), array)
+
+    def test_a_batch_that_fails_leaves_no_file(self, tmp_path: Path) -> None:
+        with trax.Trax(tmp_path / "s") as store:
+            with pytest.raises(KeyError), store.batch() as batch:
+                batch.checkpoint(x=bytes(100_000))
+                assert self.blobs(tmp_path) == ["00000001"]
+                raise KeyError
+            assert self.blobs(tmp_path) == []
+            with store.batch() as batch:
+                batch.checkpoint(x=bytes(100_000))
+                batch.checkpoint(x=bytes(200_000), y=1)
+                assert self.blobs(tmp_path) == ["00000003"]
+            assert len(store.recover("x")) == 200_000
+            with store.batch() as batch:
+                batch.checkpoint(x=1)
+            assert self.blobs(tmp_path) == []
+
+    def test_a_batch_that_outlives_its_handle_raises_what_the_block_raised(self, tmp_path: Path) -> None:
+        store = trax.Trax(tmp_path / "s")
+        with pytest.raises(KeyError), store.batch() as batch:
+            batch.checkpoint(x=bytes(100_000))
+            store.close()
+            raise KeyError
+        store = trax.Trax(tmp_path / "s")
+        with pytest.raises(trax.errors.ClosedError), store.batch() as batch:
+            batch.checkpoint(x=bytes(100_000))
+            store.close()
+        reopen_and_check(tmp_path / "s").close()
+        assert self.blobs(tmp_path) == []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 from trax.encoding import Encoder
-from trax.errors import ClosedError
-from trax.publish import Change
+from trax.errors import ClosedError, HandleError
+from trax.publish import Change, Publisher
 from trax.storage.base import Commit
 
 CommitBatch = Callable[["Batch"], int]
@@ -22,9 +23,9 @@ class Batch:
     at a time. Made by :meth:`trax.Trax.batch`.
     """
 
-    def __init__(self, encoder: Encoder, begin: Callable[[], tuple[int, int]], commit: CommitBatch) -> None:
+    def __init__(self, encoder: Encoder, publisher: Publisher, commit: CommitBatch) -> None:
         self._encoder = encoder
-        self._begin = begin
+        self._publisher = publisher
         self._commit = commit
         self._open = True
         self._records: list[tuple[int, dict[str, bytes]]] = []
@@ -53,18 +54,20 @@ class Batch:
         return [record[name] for _, record in self._records if name in record]
 
     def checkpoint(self, mapping: Mapping[str, Any] | None = None, /, **values: Any) -> None:
-        """Add a checkpoint to the commit. Large arrays are read at the end of the block: don't change them before."""
+        """Add a checkpoint to the commit. Large arrays are written before this returns, and published with the rest."""
         self._check_open()
-        _, cut = self._begin()
-        encoded = self._encoder.values(mapping, values)
+        _, cut = self._publisher.begin()
+        written = self._publisher.write(self._encoder.values(mapping, values))
+        replaced = [self.changes[name] for name in written if name in self.changes]
         self._next_place()
         # What the batch logged of these names before is contained, and is left out. A cut that covers it would cover
         # what others log meanwhile as well, since the batch gets its sequences only at its end.
         for _, record in self._records:
-            for name in encoded:
+            for name in written:
                 record.pop(name, None)
-        for name, value in encoded.items():
+        for name, value in written.items():
             self.changes[name] = Change(value, cut)
+        self._publisher.give_up(replaced)
 
     @property
     def commit_of_records(self) -> Commit:
@@ -97,5 +100,10 @@ class Batch:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._open = False
-        if kind is None and self._places:
-            self.sequence = self._commit(self)
+        try:
+            if kind is None and self._places:
+                self.sequence = self._commit(self)
+        finally:
+            if self.sequence is None and self.changes:
+                with suppress(HandleError):  # what a handle that has ended leaves behind, the next opening sweeps
+                    self._publisher.give_up(self.changes.values())

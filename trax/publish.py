@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -26,11 +26,11 @@ T = TypeVar("T")
 class Change:
     """What a call does to one name.
 
-    ``encoded`` is the new value, and ``cut`` the last sequence that it contains. None deletes the name, with everything
-    that was logged before the commit.
+    ``value`` is the new one, encoded, or as :meth:`Publisher.write` has written it, and ``cut`` the last sequence that
+    it contains. None deletes the name, with everything that was logged before the commit.
     """
 
-    encoded: Encoded | None
+    value: Encoded | bytes | BlobReference | None
     cut: int = 0
     only_if_absent: bool = False
 
@@ -87,6 +87,29 @@ class Publisher:
 
         ``ahead`` are records that become part of the log with them, each with its place among the new sequences.
         """
+        return self._run(lambda: self._publish(call, changes, ahead, sequences))
+
+    def write(self, values: Mapping[str, Encoded]) -> dict[str, bytes | BlobReference]:
+        """Bring values to stable storage as they are now, for a call that publishes them later, or :meth:`give_up`."""
+
+        def write() -> dict[str, bytes | BlobReference]:
+            written: dict[str, bytes | BlobReference] = {}
+            try:
+                for name, encoded in values.items():
+                    written[name] = self._storage.write_value(name, encoded)
+            except BaseException:
+                self._discard(written.values())
+                raise
+            return written
+
+        return self._run(write)
+
+    def give_up(self, changes: Iterable[Change]) -> None:
+        """Remove what was written for changes that will not be published."""
+        self._run(lambda: self._discard(change.value for change in changes))
+
+    def _run(self, action: Callable[[], T]) -> T:
+        """Do something that close() waits for."""
         thread = self._guard.check()
         running = threading.Lock()
         try:
@@ -94,7 +117,7 @@ class Publisher:
             # What close() waits for is a lock, because the end of a block gives it back even when it is interrupted.
             with running:
                 self._enter(running)
-                return self._publish(call, changes, ahead, sequences)
+                return action()
         finally:
             self._guard.threads.discard(thread)
 
@@ -108,8 +131,7 @@ class Publisher:
     def _publish(
         self, call: int, changes: Mapping[str, Change], ahead: Sequence[tuple[int, Commit]], sequences: int
     ) -> int:
-        self._committer.sync_through(max((change.cut for change in changes.values()), default=0))
-        written: dict[str, bytes | BlobReference] = {}
+        written = {name: one.value for name, one in changes.items() if isinstance(one.value, bytes | BlobReference)}
 
         def commit(first: int) -> int:
             last = first + sequences - 1
@@ -118,9 +140,10 @@ class Publisher:
             return last
 
         try:
+            self._committer.sync_through(max((change.cut for change in changes.values()), default=0))
             for name, change in changes.items():
-                if change.encoded is not None:
-                    written[name] = self._storage.write_value(name, change.encoded)
+                if isinstance(change.value, Encoded):
+                    written[name] = self._storage.write_value(name, change.value)
             with self._publishing:
                 last = self._committer.exclusively(sequences, commit)
                 for name, change in changes.items():
@@ -128,11 +151,12 @@ class Publisher:
                         self._newest[name] = max(call, self._newest.get(name, 0))
                 self._compact()
         finally:
-            # What was written and did not become part of the store; the storage keeps what it may have published, and
-            # no longer what that leant on. Nothing is published meanwhile, or another call could come to lean on it.
-            with self._publishing:
-                self._storage.discard(value for value in written.values() if isinstance(value, BlobReference))
+            self._discard(written.values())
         return last
+
+    def _discard(self, values: Iterable[object]) -> None:
+        """Remove what was written and did not become part of the store, which keeps what it may have published."""
+        self._storage.discard(value for value in values if isinstance(value, BlobReference))
 
     def _merge(
         self,
@@ -149,7 +173,7 @@ class Publisher:
                 continue
             if change.only_if_absent and present is not None and present.value is not None:
                 continue
-            cut = first - 1 if change.encoded is None else change.cut
+            cut = first - 1 if change.value is None else change.cut
             if change.only_if_absent and present is not None:
                 cut = max(cut, present.cut)  # a deleted name: what was logged before the deletion stays deleted
             if present is not None and cut < present.cut:

@@ -210,7 +210,7 @@ class Trax:
 
     def batch(self) -> Batch:
         """``with store.batch() as b:`` makes what is done with ``b.log`` and ``b.checkpoint`` one atomic commit."""
-        return Batch(self._encoder, self._for_writing().publisher.begin, self._commit_batch)
+        return Batch(self._encoder, self._for_writing().publisher, self._commit_batch)
 
     def delete(self, *names: str) -> int:
         """Remove names, their values and all that was logged of them; durable when it returns the commit's sequence."""

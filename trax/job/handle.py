@@ -179,10 +179,7 @@ class Job:
         self.store.log(mapping, **entries)
 
     def checkpoint(self, mapping: Mapping[str, Any] | None = None, /, **values: Any) -> None:
-        """Save values: with the commit of this step; outside of a loop at once, as :meth:`trax.Trax.checkpoint`.
-
-        In a step large arrays are read at its end: don't change them in between.
-        """
+        """Save values as they are now: with the commit of this step; outside of a loop at once."""
         self._steps.check()
         if self._is_verification_due():
             self._verify(named_values(mapping, values, "checkpoint"))

@@ -174,10 +174,7 @@ class Storage(Protocol):
         """
 
     def discard(self, values: Iterable[BlobReference]) -> None:
-        """The caller is done with the values: remove those that were never published, unless others lean on them.
-
-        Nothing is published meanwhile.
-        """
+        """The caller is done with the values: remove those that were never published, unless others lean on them."""
 
     def compact(self, quietly: Callable[[Callable[[], None]], None]) -> None:
         """Remove what the last publish has replaced, and give back what entries that snapshots contain take, if that is

@@ -237,7 +237,8 @@ class LocalStorage:
     def discard(self, values: Iterable[BlobReference]) -> None:
         for reference in values:
             self._lean_on(reference.number, ())
-            self._unnamed.append(self._layout.blob(reference.number))
+            with self._numbering:
+                self._unnamed.append(self._layout.blob(reference.number))
         if not self._closed and not self._commit_point.unsettled:
             self._remove_unnamed()
 
@@ -429,22 +430,26 @@ class LocalStorage:
             with suppress(OSError):  # the room that it never used; what lies behind a sealed length is not read
                 old.writer.cut_back()
             self._close_segment(old.writer.fd)
-        self._unnamed += no_longer_named(self._layout, old, new)
+        with self._numbering:
+            self._unnamed += no_longer_named(self._layout, old, new)
 
     def _remove_unnamed(self) -> None:
         """Remove what no snapshot names any more; not in the publish itself, since for large files it takes a while.
 
-        What a value that is on its way leans on stays: it may have been named again since, or be named soon.
+        What a value that is on its way leans on stays: it may have been named again since, or be named soon. A value
+        takes hold of files that are named, and lets go of them when it is published or given up: what is neither named
+        nor held, both looked at in one step, never will be.
         """
         if not self._unnamed:
             return
         with self._numbering:
+            snapshot, kept, _, _ = self._state
+            named = {self._layout.blob(file.number) for file in blobs_of(snapshot, kept)}
             leant_on = {self._layout.blob(file.number) for files in self._leant_on.values() for file in files}
-        snapshot, kept, _, _ = self._state
-        named = {self._layout.blob(file.number) for file in blobs_of(snapshot, kept)}
-        for path in [path for path in self._unnamed if path in named or path not in leant_on]:
-            self._unnamed.remove(path)
-            if path not in named:
+            unnamed = [path for path in self._unnamed if path not in named]
+            self._unnamed = [path for path in unnamed if path in leant_on]
+        for path in unnamed:
+            if path not in leant_on:
                 self._remove(path)
 
     def _remove(self, path: str) -> None:
