@@ -10,12 +10,14 @@ from __future__ import annotations
 import gc
 import os
 import random
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -355,3 +357,30 @@ def test_a_fork_inside_a_call_does_not_let_the_child_go_on_with_it(tmp_path: Pat
     with reopen_and_check(tmp_path / "s") as again:
         assert again.recover("a", None, fold) == ([1, 2] if call == "batch" else [1])
         assert ("b" in again) == (call == "create")
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"sync": "os"}, {"sync": "os", "buffer_bytes": 300}], ids=["always", "os", "buffer"]
+)
+def test_no_other_thread_sees_a_sequence_that_no_call_has(tmp_path: Path, options: Any) -> None:
+    """A checkpoint that begins at any step of a log() contains no sequence that a later one will have."""
+    seen: set[int] = set()
+
+    def look(frame: FrameType, event: str, argument: Any) -> Any:
+        if not frame.f_code.co_filename.endswith("trax/commit.py"):
+            return None
+        frame.f_trace_opcodes = True
+        seen.add(committer.last_sequence)
+        return look
+
+    with trax.Trax(tmp_path / "s", **options) as store:
+        committer = store._writer.committer  # type: ignore[union-attr]
+        store.checkpoint(a=[])
+        for number in range(2, 20):  # runs begin and end on the way
+            seen.clear()
+            sys.settrace(look)
+            try:
+                assert store.log(a=number) == number
+            finally:
+                sys.settrace(None)
+            assert seen == {number - 1, number}

@@ -304,19 +304,23 @@ class Committer:
 
     def _give_out(self, count: int) -> int:
         """The first of so many new sequences. ``_mutex`` is held."""
+        first = self._next(count)
+        self._last += count
+        return first
+
+    def _next(self, count: int) -> int:
+        """The first sequence that was not given out, if there are so many. ``_mutex`` is held."""
         if self._failure is not None:
             self.check()
         first = self._last + 1
         if first + count > MAX_SEQUENCE:
             raise StorageError("the store has given out its last sequence: begin a new one.", reason="no sequence left")
-        self._last += count
         return first
 
     def _begin_run(self, most_bytes: int) -> Run:
         self._end_run()
-        most_records = most_bytes // _RECORD_BYTES
-        run = Run(self._give_out(most_records), most_bytes)
-        self._last -= most_records  # it takes them one by one
+        # It takes its sequences one by one: last_sequence, which others ask without the lock, is never ahead of them.
+        run = Run(self._next(most_bytes // _RECORD_BYTES), most_bytes)
         self._queue.append(run)
         self._run = run
         return run
