@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 import trax
+from tests import reseal
 from tests.helpers import kill, reopen_and_check
 from trax.codecs.base import Encoded
 from trax.errors import CorruptionError, FencedError, MissingFileError, StoreLockedError
@@ -21,7 +23,8 @@ from trax.storage.local.blob import write_blob
 from trax.storage.local.blob_reader import BlobReader
 from trax.storage.local.framing import FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES
 from trax.storage.local.fs import LocalFileSystem
-from trax.storage.local.segment import Manner, create_segment
+from trax.storage.local.segment import Manner, SegmentWriter, create_segment
+from trax.storage.local.walk import Walk
 
 ID = bytes(16)
 
@@ -259,3 +262,65 @@ def test_what_a_writer_removes_while_a_store_is_verified_is_no_damage(tmp_path: 
         blob.unlink()
         found = verify_store(tmp_path / "s", fs=Restless(store))
         assert [type(problem) for problem in found.problems] == [MissingFileError]
+
+
+def a_segment(path: Path) -> tuple[LocalFileSystem, SegmentWriter, Callable[[], Walk]]:
+    fs = LocalFileSystem()
+    writer = create_segment(fs, str(path), ID, 1, mode=None, manner=Manner(1, False, False), sequence=0)
+    start = writer.tail
+    return fs, writer, lambda: Walk(fs, writer.fd, writer.path, writer.salt, start, fs.size(writer.fd))
+
+
+def test_what_a_frame_says_to_be_synced_does_not_reach_beyond_it(tmp_path: Path) -> None:
+    fs, writer, walk_it = a_segment(tmp_path / "log")
+    writer.append(1, [[{"a": b"1"}]])
+    behind_the_first = writer.tail.offset
+    writer.synced = 1 << 40
+    writer.append(2, [[{"a": b"2"}]])
+    walk = walk_it()
+    assert len([*walk]) == 2
+    assert walk.proven == behind_the_first
+    fs.close(writer.fd)
+
+
+def test_a_frame_whose_sequence_is_not_above_that_of_the_one_before_it_ends_the_log(tmp_path: Path) -> None:
+    fs, writer, walk_it = a_segment(tmp_path / "log")
+    writer.append(5, [[{"a": b"1"}]])
+    writer.append(5, [[{"a": b"2"}]])
+    walk = walk_it()
+    assert [frame.header.first_sequence for frame in walk] == [5]
+    assert walk.fault == "the frame's sequence is not above the one before it"
+    fs.close(writer.fd)
+
+
+@pytest.mark.parametrize("field", ["offset", "chain", "sequence"])
+def test_a_sealed_segment_ends_as_the_snapshot_says(tmp_path: Path, field: str) -> None:
+    with trax.Trax(tmp_path / "s") as store:
+        store.checkpoint(a=[])
+        store.log(a=1)
+        store.log(a=2)
+        store.checkpoint(b=1)
+    snapshot = reseal.Snapshot.parse((tmp_path / "s" / "snapshot").read_bytes())
+    sealed = next(one for one in snapshot.body[1] if one[2] is not None)
+    sealed[2][["offset", "chain", "sequence"].index(field)] += 1
+    (tmp_path / "s" / "snapshot").write_bytes(snapshot.pack())
+    with trax.Trax(tmp_path / "s", mode="r") as store, pytest.raises(CorruptionError):
+        store.recover("a")
+
+
+@pytest.mark.parametrize("what", ["epoch", "checkpoint"])
+def test_verify_finds_an_older_snapshot_by_what_stands_in_the_log(tmp_path: Path, what: str) -> None:
+    """An opening, or a checkpoint of a store that has logged nothing, leaves no new segment."""
+    path = tmp_path / "s"
+    with trax.Trax(path) as store:
+        store.checkpoint(a=1)
+        older = (path / "snapshot").read_bytes()
+        if what == "checkpoint":
+            store.checkpoint(a=2)
+    if what == "epoch":
+        with trax.Trax(path) as store:
+            store.log(a=3)
+    (path / "snapshot").write_bytes(older)
+    found = verify_store(path)
+    assert "an older copy of it was put back" in str(found.problems[0])
+    assert {problem.path for problem in found.problems} == {str(path / "snapshot")}

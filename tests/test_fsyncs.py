@@ -12,7 +12,7 @@ import random
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,8 @@ from tests.counting import count
 from tests.crashing import MEMORY, Model, Search, make_small
 from tests.workloads import WORKLOADS, Workload, create_value, record
 from trax.testing.recording import RecordingFileSystem
+
+Make = Callable[[Path], "PlacedFileSystem"]
 
 PACKAGE = str(Path(trax.__file__).parent)
 SEED = os.environ.get("TRAX_SEED", "20261121")
@@ -126,6 +128,15 @@ def is_missed(store: str, fs: PlacedFileSystem, place: str, scratch: Path, limit
     finally:
         count("power loss without an fsync", search.tried + 1)
     return False
+
+
+@pytest.mark.parametrize("make", [below_new_directories, after_a_creation_that_was_killed])
+def test_a_store_whose_directories_were_just_made_is_there_after_a_power_loss(memory: Path, make: Make) -> None:
+    fs = make(memory / "made")
+    store = "a/b/store" if make is below_new_directories else "store"
+    search = Search(memory / "crash", random.Random(SEED), limit=300, samples=30, settled=(f"{store}/lock",))
+    search.everywhere(fs, store, Model().demand)
+    count("power loss", search.tried)
 
 
 def test_without_any_of_the_fsyncs_something_durable_is_lost(memory: Path) -> None:

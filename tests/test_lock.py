@@ -12,16 +12,17 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import trax
-from tests.helpers import kill
+from tests.helpers import kill, reopen_and_check
 from tests.test_pitfalls import Stubborn
 from trax import errors
+from trax.storage.local import opening
 from trax.storage.local.fs import LocalFileSystem
 from trax.storage.local.layout import Layout
 from trax.storage.local.lock import WriterLock
@@ -218,6 +219,77 @@ def test_a_writer_that_was_replaced_while_idle_writes_over_nothing(tmp_path: Pat
             with trax.Trax(tmp_path / "s", fs=no_locks()) as again:
                 assert [entry for _, entry in again.entries("a")] == [*before, f"{step} 1", f"{step} 2"]
                 assert again.verify().ok
+
+
+def take_over(path: Path) -> trax.Trax:
+    """What a second writer does where locks do not keep it away."""
+    (path / "owner").unlink(missing_ok=True)
+    other = trax.Trax(path, fs=no_locks())
+    other.log(a="another writer's")
+    other.checkpoint(large=bytes(50_000))
+    return other
+
+
+def assert_all_there(path: Path, other: trax.Trax) -> None:
+    other.log(a="its last")
+    other.close()
+    with warnings.catch_warnings(action="ignore"), reopen_and_check(path, fs=no_locks()) as store:
+        assert [entry for _, entry in store.entries("a")] == ["first", "another writer's", "its last"]
+        assert len(store.recover("large")) == 50_000
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[Path]:
+    with warnings.catch_warnings(action="ignore"):
+        with trax.Trax(tmp_path / "s", fs=no_locks()) as store:
+            store.log(a="first")
+        yield tmp_path / "s"
+
+
+def test_an_opening_that_is_overtaken_before_it_sweeps_removes_nothing(closed: Path) -> None:
+    others = []
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        written = LocalFileSystem().pwrite(fd, data, offset)
+        if data.startswith(b"trxM") and not others:  # the mark, with which it goes on in the segment
+            others.append(None)
+            others[0] = take_over(closed)
+        return written
+
+    fs = Stubborn(lock=lambda fd: OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)))
+    fs.pwrite = pwrite  # type: ignore[method-assign, assignment]
+    with pytest.raises(errors.FencedError):
+        trax.Trax(closed, fs=fs)
+    assert_all_there(closed, others[0])
+
+
+def test_an_opening_that_is_overtaken_writes_over_no_mark(closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    others: list[trax.Trax] = []
+    calls: list[int] = []
+    read_on = opening.LogOpening._read_on
+
+    def read_on_and_be_overtaken(self: opening.LogOpening, epoch: int) -> str | None:
+        reason = read_on(self, epoch)
+        calls.append(epoch)
+        if len(calls) == 2:  # once before it has published its epoch, and once behind that
+            others.append(take_over(closed))
+        return reason
+
+    monkeypatch.setattr(opening.LogOpening, "_read_on", read_on_and_be_overtaken)
+    with pytest.raises(errors.FencedError):
+        trax.Trax(closed, fs=no_locks())
+    assert_all_there(closed, others[0])
+
+
+def test_a_writer_that_was_replaced_cuts_nothing_off_when_it_is_closed(closed: Path) -> None:
+    """The other writer, on another host perhaps, has not seen that this one went on in the segment, and does so too."""
+    log = closed / "log.00000001"
+    before = log.read_bytes()
+    idle = trax.Trax(closed, fs=no_locks())
+    log.write_bytes(before)
+    other = take_over(closed)
+    idle.close()
+    assert_all_there(closed, other)
 
 
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:

@@ -157,6 +157,24 @@ def test_a_record_that_waits_while_a_checkpoint_begins_is_synced_before_it_is_ac
 
 
 @pytest.mark.parametrize("company", [1, 2])
+def test_a_record_is_synced_when_its_call_returns_whether_or_not_there_are_others(tmp_path: Path, company: int) -> None:
+    class Counting(LocalFileSystem):
+        syncs = 0
+
+        def fdatasync(self, fd: int) -> None:
+            super().fdatasync(fd)
+            self.syncs += 1
+
+    with trax.Trax(tmp_path / "s", fs=(fs := Counting())) as store:
+        store.checkpoint(a=1)
+        for _ in range(3):
+            store._writer.committer._company = company  # type: ignore[union-attr]
+            before = fs.syncs
+            assert store.log(a=2) == store.durable_sequence
+            assert fs.syncs == before + 1
+
+
+@pytest.mark.parametrize("company", [1, 2])
 @pytest.mark.parametrize("operation", ["pwrite", "fdatasync"])
 def test_after_an_interrupt_the_next_call_does_not_wait_for_the_thread_that_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str, company: int

@@ -2,7 +2,7 @@
 
 Each fsync, each fsync of a directory, each checksum, each comparison of a chain, a salt, an epoch or an owner, and the
 order of steps that depend on them. A mutant that no test notices is a missing test, or a superfluous safeguard. With
-words, only the mutants whose description has one of them.
+words, only the mutants whose description has one of them; with ``--new``, only those that no test has noticed so far.
 
 The test that noticed last time runs first; ``tools/mutants.json`` remembers it. Then those that are likely to notice, then
 the rest. In the end all tests that have noticed something run on the code as it is, where they must pass.
@@ -124,10 +124,9 @@ MUTANTS = [
     Mutant("no fsync of the kept snapshots' directory", LOCAL + "directory.py", "self._fs.fsync_directory(self._layout.kept)", "pass", (CRASH,)),
     Mutant("no fsync of the directory of the rewritten segment", LOCAL + "opening.py", "fs.fsync_directory(layout.path)", "pass", (CRASH,)),
     Mutant("no fsync of new directories' names", LOCAL + "fs.py", "        # crash may have come between another attempt's mkdir and its fsync.\n        fs.fsync_directory(os.path.dirname(path))", "        pass", (PITFALLS, CRASH)),
-    Mutant("no fsync of a directory that was there", LOCAL + "fs.py", "may just have made it.\n        fs.fsync_directory(os.path.dirname(path))", "may just have made it.\n        pass", (PITFALLS, CRASH)),
+    Mutant("no fsync of a directory that was there", LOCAL + "fs.py", "may just have made it.\n        fs.fsync_directory(os.path.dirname(path))", "may just have made it.\n        pass", ("tests/test_fsyncs.py", PITFALLS)),
     Mutant("no fsync of the first segment's name", LOCAL + "creation.py", "fs.fsync_directory(layout.path)", "pass", (CRASH,)),
     Mutant("no fsync of a copy's names", LOCAL + "copying.py", "fs.fsync_directory(directory)", "pass", (CRASH,)),
-    Mutant("no fsync of directories that a repair makes", "trax/repair.py", "self._fs.fsync_directory(self.path)  # makes durable: their", "pass  # their", (REPAIR,)),
     Mutant("no fsync of the names under removed/", "trax/repair.py", "self._fs.fsync_directory(directory)", "pass", (REPAIR,)),
     Mutant("no fsync of the name of removed/", "trax/repair.py", "self._fs.fsync_directory(self.path)  # makes durable: the name of", "pass  # the name of", (REPAIR,)),
     Mutant("no fsync of the name of a repair's directory", "trax/repair.py", "self._fs.fsync_directory(self._layout.removed)", "pass", (REPAIR,)),
@@ -138,7 +137,8 @@ MUTANTS = [
     # What an fsync proves, and when it is asked for.
     Mutant("synced moves past what was synced", LOCAL + "segment.py", "self.synced = max(self.synced, offset)", "self.synced = self.tail.offset + 100", (CRASH,)),
     Mutant("synced is where the tail is after the sync", LOCAL + "segment.py", "        offset = self.tail.offset\n        try:", "        try:", (SAFEGUARDS,), (("self.synced = max(self.synced, offset)", "self.synced = self.tail.offset"),)),
-    Mutant("log() does not sync", "trax/commit.py", "                        self._bring(sync=self._always)", "                        self._bring(sync=False)", (CRASH,)),
+    Mutant("log() does not sync", "trax/commit.py", "                        self._bring(sync=self._always)", "                        self._bring(sync=False)", (SAFEGUARDS,)),
+    Mutant("a call without company does not sync", "trax/commit.py", "                    self._sync_appended()\n                return first", "                    pass\n                return first", (SAFEGUARDS,)),
     Mutant("an interrupted leader is waited for for ever", "trax/commit.py", "            heir = next((pending for pending in self._queue if pending.turn is not None), None)", "            heir = next(iter(self._queue), None)", (SAFEGUARDS,)),
     Mutant("who runs out of patience does not pass on", "trax/commit.py", "                leads = True\n", "                pass\n", (SAFEGUARDS,)),
     Mutant("sync() does not sync", "trax/commit.py", "        self._raise(self._bring(sync=True))", "        self._raise(self._bring(sync=False))", (CRASH,)),
@@ -149,10 +149,9 @@ MUTANTS = [
     Mutant("nothing is rewritten at opening", LOCAL + "opening.py", "            if reason is None and walk.closed:", "            if reason is None:", (CRASH,)),
     Mutant("what is torn is gone on in", LOCAL + "opening.py", "            if reason is None and walk.closed:", "            if walk.closed:", (CRASH,)),
     Mutant("a mark without the writer's end counts as its end", LOCAL + "walk.py", "self.closed = header.kind == MARK and bool(header.flags & WRITER_CLOSED)", "self.closed = header.kind == MARK", (LOCK,)),
-    Mutant("a frame proves what lies behind it", LOCAL + "walk.py", "min(header.synced, self.tail.offset)", "header.synced", (CORRUPTION,)),
+    Mutant("a frame proves what lies behind it", LOCAL + "walk.py", "min(header.synced, self.tail.offset)", "header.synced", (CHECKS,)),
     Mutant("the mark is not written again", LOCAL + "opening.py", "        writer.cut_back()\n        writer.mark(self._snapshot.sequence)\n", "        writer.cut_back()\n", (CORRUPTION,)),
     Mutant("a mark is written though not all is synced", LOCAL + "directory.py", "            if writer.provable:\n                writer.mark(self._state.snapshot.sequence, closing=True)", "            if True:\n                writer.mark(self._state.snapshot.sequence, closing=True)", (FAULTS,)),
-    Mutant("a mark is written behind a segment that is not synced", LOCAL + "directory.py", "        if new_writer.provable:", "        if True:", (CRASH,)),
     Mutant("files are removed before the commit", LOCAL + "directory.py", "        self._commit_point.replace(new.snapshot)\n", "        for path in no_longer_named(self._layout, old, new):\n            self._remove(path)\n        self._commit_point.replace(new.snapshot)\n", (CRASH,)),
     Mutant("an opening sweeps before its snapshot is durable", LOCAL + "opening.py", "        commit_point.replace(snapshot)\n        manner", "        sweep(fs, layout, snapshot, {one.number for one in snapshot.blob_files})\n        commit_point.replace(snapshot)\n        manner", (PITFALLS,)),
     Mutant("a new segment is removed though it is named", LOCAL + "directory.py", "            if not self._commit_point.unsettled and number not in segment_numbers_of(self._state.snapshot):", "            if not self._commit_point.unsettled:", (FAULTS,)),
@@ -198,13 +197,13 @@ MUTANTS = [
     Mutant("a value in several files is mapped", LOCAL + "blob_reader.py", "        if len(entry.runs) > 1 or entry.runs[0].file:", "        if False:", (DIFFERENTIAL,)),
     # Chains, ends, and what belongs together.
     Mutant("the chain is not checked", LOCAL + "walk.py", "        elif header.chain != self.tail.chain:", "        elif False:", (SAFEGUARDS,)),
-    Mutant("a frame's sequence is not checked", LOCAL + "walk.py", "            header.kind != MARK and not self.tail.sequence < header.first_sequence <= MAX_SEQUENCE - header.record_count", "            False", (CORRUPTION,)),
+    Mutant("a frame's sequence is not checked", LOCAL + "walk.py", "            header.kind != MARK and not self.tail.sequence < header.first_sequence <= MAX_SEQUENCE - header.record_count", "            False", (CHECKS,)),
     Mutant("zeros are taken for the end", LOCAL + "walk.py", "            if data.strip(b\"\\0\") or not self._only_zeros(offset):", "            if data.strip(b\"\\0\"):", (CORRUPTION,)),
     Mutant("every bad frame is a torn tail", LOCAL + "walk.py", "(claim := find_later_claim(walk)) is None", "(claim := None) is None", (CORRUPTION,)),
     Mutant("what the snapshot has proven is not looked for", LOCAL + "walk.py", "    if walk.promised is not None:", "    if False:", (CORRUPTION,)),
     Mutant("every later frame is a claim", LOCAL + "walk.py", "header.synced > walk.tail.offset:", "True:", (CRASH,)),
     Mutant("a sealed segment's end is not checked", LOCAL + "view.py", "    if walk.tail.offset != offset or end not in (None, walk.tail):", "    if False:", (CORRUPTION,)),
-    Mutant("a sealed segment's chain is not checked", LOCAL + "view.py", "    if walk.tail.offset != offset or end not in (None, walk.tail):", "    if walk.tail.offset != offset:", (CORRUPTION,)),
+    Mutant("a sealed segment's chain is not checked", LOCAL + "view.py", "    if walk.tail.offset != offset or end not in (None, walk.tail):", "    if walk.tail.offset != offset:", (CHECKS,)),
     Mutant("a reader does not look twice", LOCAL + "view.py", "            if walk.tail == failed:", "            if True:", (READER,)),
     Mutant("a reader looks on where it was stuck", LOCAL + "view.py", "reference.salt, segment.start, end, reference.proven)", "reference.salt, failed or segment.start, end, reference.proven)", (READER,)),
     Mutant("a segment's salt is not compared", LOCAL + "walk.py", "    elif (header.store_id, header.number, header.salt) != (store_id, number, salt):", "    elif (header.store_id, header.number) != (store_id, number):", (CORRUPTION,)),
@@ -212,7 +211,7 @@ MUTANTS = [
     Mutant("a blob of another value is accepted", LOCAL + "blob_reader.py", " or owner != [self._store_id, reference.number]:", ":", (CORRUPTION,)),
     Mutant("another kept snapshot is accepted", LOCAL + "view.py", "    if (kept.store_id, kept.generation) != (store_id, reference.generation):", "    if False:", (CORRUPTION,)),
     Mutant("a reader does not look again when a file has gone", LOCAL + "view.py", "            if state()[0].generation == snapshot.generation:", "            if True:", (LIVE,)),
-    Mutant("verify() does not look again when the store has moved on", "trax/inspection.py", "    return bool(problems) and _load(fs, layout).generation != snapshot.generation", "    return False", (CLI,)),
+    Mutant("verify() does not look again when the store has moved on", "trax/inspection.py", "    return bool(problems) and _load(fs, layout).generation != snapshot.generation", "    return False", (CHECKS,)),
     Mutant("a repair takes a kept snapshot for another", "trax/repair_plan.py", "            if kept.generation == generation:", "            if True:", (REPAIR,)),
     Mutant("a repair reads a segment that was put back", "trax/salvage.py", "    if found.header.salt != reference.salt:", "    if False:", (REPAIR,)),
     Mutant("a repair reads a segment of another store", "trax/salvage.py", "            if header.number != number or store_id not in (None, header.store_id):", "            if False:", (REPAIR,)),
@@ -227,8 +226,8 @@ MUTANTS = [
     Mutant("a later kept snapshot is not looked for", LOCAL + "opening.py", "            if generation > snapshot.generation:", "            if False:", (CORRUPTION,)),
     Mutant("a mark alone is no use of a segment", LOCAL + "opening.py", "        return walk.proven > start.offset or walk.marks > 0", "        return walk.proven > start.offset", (CORRUPTION,)),
     Mutant("a segment of another store is taken for its own", LOCAL + "opening.py", "        if header is None or header.store_id != snapshot.store_id:", "        if header is None:", (CHECKS,)),
-    Mutant("verify() accepts a log of a later epoch", "trax/inspection.py", "        if log.latest_epoch > snapshot.epoch or log", "        if log", (CLI,)),
-    Mutant("verify() accepts a mark of a later snapshot", "trax/inspection.py", " or log.published > snapshot.sequence:", ":", (CLI,)),
+    Mutant("verify() accepts a log of a later epoch", "trax/inspection.py", "        if log.latest_epoch > snapshot.epoch or log", "        if log", (CHECKS,)),
+    Mutant("verify() accepts a mark of a later snapshot", "trax/inspection.py", " or log.published > snapshot.sequence:", ":", (CHECKS,)),
     Mutant("the owner is not checked after a sync", LOCAL + "directory.py", "            self._writer.sync()\n        self._commit_point.check_owner()", "            self._writer.sync()", (PITFALLS,)),
     Mutant("the owner is not checked before a publish", LOCAL + "commit_point.py", "                if self._fd is not None:\n                    self.check_owner()\n", "", (PITFALLS,)),
     Mutant("the owner is not checked after a publish", LOCAL + "commit_point.py", "            self._fs.fsync_directory(self._layout.path)\n            self.check_owner()", "            self._fs.fsync_directory(self._layout.path)", (CHECKS,)),
@@ -421,8 +420,11 @@ def check_killers(killers: Iterable[str]) -> str:
 
 
 def main(words: list[str]) -> int:
-    chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.what for word in words)]
     known: dict[str, str] = json.loads(MEMORY.read_text()) if MEMORY.exists() else {}
+    only_new = "--new" in words
+    words = [word for word in words if word != "--new"]
+    chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.what for word in words)]
+    chosen = [mutant for mutant in chosen if not (only_new and mutant.what in known)]
     killers = {}
     bad = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -103,10 +103,9 @@ class Repair:
     # Second names
 
     def _make_directories(self) -> None:
-        for path in self.plan.directories:
+        for path in self.plan.directories:  # empty ones, which an opening makes again where a power loss has taken them
             with suppress(FileExistsError):
                 self._fs.mkdir(path)
-        self._fs.fsync_directory(self.path)  # makes durable: their names, before a snapshot counts on them
 
     def _keep_files(self, repaired: Snapshot) -> None:
         """Give every file that the repaired store does not have, or not as a whole, a name under ``removed/``."""

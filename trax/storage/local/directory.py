@@ -267,9 +267,8 @@ class LocalStorage:
                 names=without_dead_markers(names, [summaries[one.number] for one in segments] + [new_writer.summary]),
             )
             self._replace(State(snapshot, [one for _, one in kept], new_writer, summaries))
-        if new_writer.provable:
-            with suppress(OSError):  # not synced, and not needed: it helps to find that an older snapshot was put back
-                new_writer.mark(snapshot.sequence)
+        with suppress(OSError):  # not synced, and not needed: it helps to find that an older snapshot was put back
+            new_writer.mark(snapshot.sequence)
 
     def compact(self, quietly: Callable[[Callable[[], None]], None]) -> None:
         self._check_open()
