@@ -86,8 +86,8 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def recordings(memory: Path) -> Iterator[tuple[str, PlacedFileSystem]]:
     """The name of the store in each, and the recording; the small ones first."""
-    yield "a/b/store", below_new_directories(memory / "below")
-    yield "store", after_a_creation_that_was_killed(memory / "killed")
+    for store, make in STORES.items():
+        yield store, make(memory / make.__name__)
     for sync in ("always", "os"):
         for calls in WORKLOADS:
             _, fs = record(calls, memory / f"{calls.__name__}-{sync}", sync, make_fs=PlacedFileSystem)
@@ -111,6 +111,22 @@ def after_a_creation_that_was_killed(root: Path) -> PlacedFileSystem:
     return fs
 
 
+def below_what_was_made_before_a_kill(root: Path) -> PlacedFileSystem:
+    """The same of the directory above it."""
+    root.mkdir()
+    fs = PlacedFileSystem(root)
+    fs.mkdir(str(root / "a"))
+    Workload(root / "a" / "store", random.Random(0), "always", 1).play(create_value, fs)
+    return fs
+
+
+STORES: dict[str, Make] = {
+    "a/b/store": below_new_directories,
+    "a/store": below_what_was_made_before_a_kill,
+    "store": after_a_creation_that_was_killed,
+}
+
+
 def without(fs: PlacedFileSystem, place: str) -> PlacedFileSystem:
     """The recording as it would be without the fsyncs of that place."""
     changed = object.__new__(PlacedFileSystem)
@@ -130,10 +146,9 @@ def is_missed(store: str, fs: PlacedFileSystem, place: str, scratch: Path, limit
     return False
 
 
-@pytest.mark.parametrize("make", [below_new_directories, after_a_creation_that_was_killed])
-def test_a_store_whose_directories_were_just_made_is_there_after_a_power_loss(memory: Path, make: Make) -> None:
-    fs = make(memory / "made")
-    store = "a/b/store" if make is below_new_directories else "store"
+@pytest.mark.parametrize("store", STORES)
+def test_a_store_whose_directories_were_just_made_is_there_after_a_power_loss(memory: Path, store: str) -> None:
+    fs = STORES[store](memory / "made")
     search = Search(memory / "crash", random.Random(SEED), limit=300, samples=30, settled=(f"{store}/lock",))
     search.everywhere(fs, store, Model().demand)
     count("power loss", search.tried)

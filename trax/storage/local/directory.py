@@ -183,18 +183,11 @@ class LocalStorage:
                 finally:
                     self._fs.close(fd)
         except BaseException:
-            self._lean_on(number, ())
+            with self._numbering:
+                self._leant_on.pop(number, None)
             raise
         self._on_disk[number] = True
-        self._lean_on(number, reference.bases)
         return reference
-
-    def _lean_on(self, number: int, files: Collection[BlobReference]) -> None:
-        """The files that a value which is not yet published needs."""
-        with self._numbering:
-            self._leant_on.pop(number, None)
-            if files:
-                self._leant_on[number] = files
 
     def _unchanged(self, name: str, number: int, encoded: Encoded) -> Unchanged | None:
         """What blob ``number`` need not hold again of a value, because files of the last one do."""
@@ -235,9 +228,9 @@ class LocalStorage:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def discard(self, values: Iterable[BlobReference]) -> None:
-        for reference in values:
-            self._lean_on(reference.number, ())
-            with self._numbering:
+        with self._numbering:
+            for reference in values:
+                self._leant_on.pop(reference.number, None)
                 self._unnamed.append(self._layout.blob(reference.number))
         if not self._closed and not self._commit_point.unsettled:
             self._remove_unnamed()
