@@ -324,3 +324,37 @@ def test_verify_finds_an_older_snapshot_by_what_stands_in_the_log(tmp_path: Path
     found = verify_store(path)
     assert "an older copy of it was put back" in str(found.problems[0])
     assert {problem.path for problem in found.problems} == {str(path / "snapshot")}
+
+
+def sealed_again(path: Path, change: Callable[[Any, Any], None]) -> None:
+    """Change the head and the segments of the snapshot, and make its checksums right again."""
+    snapshot = reseal.Snapshot.parse((path / "snapshot").read_bytes())
+    change(snapshot.body[0], snapshot.body[1])
+    (path / "snapshot").write_bytes(snapshot.pack())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda head, segments: head.__setitem__(3, 10**19), "a number that is too large"),
+        (lambda head, segments: head.__setitem__(4, 2**32), "a number that is too large"),
+        (lambda head, segments: head.__setitem__(5, 2**64 - 1), None),
+        (lambda head, segments: head.__setitem__(7, 10**19), "a number that is too large"),
+        (lambda head, segments: head.__setitem__(8, 10**19), "a number that is too large"),
+        (lambda head, segments: head.__setitem__(0, head[0][:15]), "the fields do not fit together"),
+        (lambda head, segments: head.__setitem__(2, 0), "the fields do not fit together"),
+        (lambda head, segments: segments[0].__setitem__(2, [100, 1, 1]), "the fields do not fit together"),
+        (lambda head, segments: segments.clear(), "the fields do not fit together"),
+    ],
+)
+def test_a_snapshot_that_no_writer_makes_is_refused_though_its_checksums_are_right(
+    tmp_path: Path, change: Callable[[Any, Any], None], reason: str | None
+) -> None:
+    with trax.Trax(tmp_path / "s") as store:
+        store.checkpoint(a=1)
+    sealed_again(tmp_path / "s", change)
+    with pytest.raises(CorruptionError, match=reason or "no room"):
+        if reason is None:
+            trax.Trax(tmp_path / "s")
+        else:
+            trax.Trax(tmp_path / "s", mode="r")

@@ -347,7 +347,7 @@ MUTANTS = [
     Mutant("a device is read", LOCAL + "fs.py", "        if not stat.S_ISREG(os.fstat(fd).st_mode):\n            fd.close", "        if False:\n            fd.close", (FUZZ,)),
     Mutant("a frame of no records is read", LOCAL + "walk.py", "        if header.kind != MARK and header.record_count == 0:", "        if False:", (FUZZ,)),
     Mutant("numbers may leave no room", LOCAL + "snapshot.py", "    if snapshot.epoch >= MAX_EPOCH or snapshot.sequence > MAX_SEQUENCE - _ROOM or max", "    if False and max", (FUZZ,)),
-    Mutant("numbers may be too large", LOCAL + "snapshot.py", "    if snapshot.epoch > MAX_EPOCH or snapshot.sequence > MAX_SEQUENCE or max", "    if False and max", (FUZZ,)),
+    Mutant("numbers may be too large", LOCAL + "snapshot.py", "    if snapshot.epoch > MAX_EPOCH or snapshot.sequence > MAX_SEQUENCE or max", "    if False and max", (CHECKS,)),
     Mutant("the fields of a snapshot need not fit together", LOCAL + "snapshot.py", "    if len(snapshot.store_id) != 16 or snapshot.keep < 1 or sealed != ", "    if False and sealed != ", (FUZZ,)),
     Mutant("pickle need not be asked for", LOCAL + "reader.py", '    if stored == "pickle" and asked is None:', "    if False:", (FUZZ,)),
     Mutant("pickles are imported without being asked for", "trax/interchange.py", '        if self._codec.name != "pickle":', "        if False:", (FUZZ,)),
