@@ -40,13 +40,13 @@ SEARCHES = [
     Search(
         "power loss, fixed jobs",
         ("tests/test_crash.py", "-k", "every_state"),
-        {"TRAX_CRASH_LIMIT": "2000", "TRAX_CRASH_DEEP": "10"},
+        {"TRAX_CRASH_LIMIT": "1700", "TRAX_CRASH_DEEP": "10"},
     ),
     Search("power loss, random jobs", ("tests/test_crash.py", "-k", "not every_state"), {"TRAX_CRASH_RUNS": "6"}),
     Search(
         "long jobs",
         ("tests/test_job.py", "tests/test_job_examples.py"),
-        {"TRAX_JOB_LIMIT": "150", "TRAX_JOB_EXAMPLES": "4"},
+        {"TRAX_JOB_LIMIT": "120", "TRAX_JOB_EXAMPLES": "4"},
     ),
     Search("real file systems", ("tests/test_real_disks.py",), {"TRAX_SHUTDOWNS": "40"}),
     Search("SIGKILL", ("tests/test_sigkill.py", "tests/test_examples.py"), {"TRAX_KILLS": "120"}),
@@ -57,7 +57,7 @@ SEARCHES = [
         ("tests/test_events.py", "tests/test_positions.py", "tests/test_compat_checkpoint_logger.py", "tests/consumer"),
         {"TRAX_SWEEP_SAMPLES": "4", "TRAX_CONSUMER_STRIDE": "1", "TRAX_EVENT_RUNS": "300", "TRAX_KILLS": "40"},
     ),
-    Search("repair", ("tests/test_repair.py",), {"TRAX_REPAIR_RUNS": "3000"}),
+    Search("repair", ("tests/test_repair.py",), {"TRAX_REPAIR_RUNS": "1500"}),
     Search(
         "state machines",
         ("tests/test_state_machine.py", "tests/test_crash_machine.py"),

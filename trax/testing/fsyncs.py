@@ -83,8 +83,11 @@ class ForgetfulFileSystem(RecordingFileSystem):
             nbytes = LocalFileSystem.size(self, fd)
             lost = Operation("lost", file=lost.file, data=lost.data[:nbytes].ljust(nbytes, b"\0"))
         if self._manner != "kept":
-            LocalFileSystem.truncate(self, fd, 0)
-            LocalFileSystem.pwrite(self, fd, lost.data, 0)
+            names = [path for path, number in self._names.items() if number == self._open[fd]]
+            # By its name, if it still has one: the descriptor may be for reading only.
+            with open(os.path.join(self.root, names[0]) if names else os.dup(fd), "r+b") as file:
+                file.truncate(0)
+                file.write(lost.data)
         self._fail(lost)
 
     def _lose_names(self, directory: str) -> None:
