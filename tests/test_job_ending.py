@@ -467,3 +467,18 @@ def test_a_worker_that_was_forked_in_a_step_can_be_ended(path: Path) -> None:
     command = [sys.executable, "-c", WORKER, str(path), "60"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, cwd=Path(__file__).parent.parent)
     assert done.stdout == "-15\n-15\n", done.stderr
+
+
+def test_what_a_checkpoint_costs_includes_what_is_written_before_its_commit(path: Path) -> None:
+    now = [100.0]
+
+    class Slow(LocalFileSystem):
+        def create(self, path: str, mode: int | None = None) -> int:
+            if "blobs" in path:
+                now[0] += 7.0
+            return super().create(path, mode)
+
+    with trax.Job(path, clock=lambda: now[0], fs=Slow(), deadline_s=10_000) as job:
+        for _ in job.loop(range(3)):
+            job.checkpoint(large=bytes(100_000))
+        assert job._meter.checkpoint_s == 7.0

@@ -183,10 +183,13 @@ class Job:
         self._steps.check()
         if self._is_verification_due():
             self._verify(named_values(mapping, values, "checkpoint"))
-        if self._steps.step is not None:
-            self._steps.step.checkpoint(mapping, values)
-        else:
+        if self._steps.step is None:
             self._checkpoint_now(mapping, **values)
+            return
+        self._background.wait()  # never two at once
+        began = self._meter.now()
+        self._steps.step.checkpoint(mapping, values)
+        self._meter.note_written(began)
 
     def checkpoint_async(self, mapping: Mapping[str, Any] | None = None, /, **values: Any) -> None:
         """The same as :meth:`checkpoint`, written in the background while the loop goes on.

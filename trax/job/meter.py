@@ -39,13 +39,17 @@ class Meter:
         self.slow_checkpoint_s = 1.0
         """What 99 of 100 checkpoints don't exceed; a second before the first."""
         self._facts = Facts(log_size=self._log_growth)
-        self._replay_s = 0.0
+        self._replay_s = self._written_s = 0.0
         self._began_step = self._began
         self.longest_step_s = 0.0
         self.steps = self.checkpoints = self.replayed_steps = 0
 
     def begin_loop(self) -> None:
         self._began_step = self.now()
+
+    def note_written(self, began: float) -> None:
+        """Values of a checkpoint were written ahead of its commit, since ``began``."""
+        self._written_s += self.now() - began
 
     def begin_commit(self) -> None:
         """A commit with a checkpoint begins."""
@@ -64,7 +68,8 @@ class Meter:
     def note_checkpoint(self) -> None:
         """A checkpoint was committed."""
         now = self.now()
-        self._note_cost(now - self._began_commit)
+        self._note_cost(self._written_s + now - self._began_commit)
+        self._written_s = 0.0
         self._begin_interval(now)
         self.checkpoints += 1
 
