@@ -39,6 +39,16 @@ def owner_of(path: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", '{"pid": "x"}'], ids=["deep", "cut", "list", "no number"])
+def test_an_owner_file_that_can_not_be_understood_names_nobody_and_is_respected(tmp_path: Path, text: str) -> None:
+    with trax.Trax(tmp_path / "s") as store:
+        store.log(a=1)
+    (tmp_path / "s" / "owner").write_text(text)
+    with warnings.catch_warnings(action="ignore"), pytest.raises(errors.StoreLockedError, match="trax unlock"):
+        trax.Trax(tmp_path / "s", fs=no_locks())
+    assert (tmp_path / "s" / "owner").read_text() == text
+
+
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
 def test_without_locks_an_owner_file_takes_their_place_and_it_is_said_aloud(tmp_path: Path, number: int) -> None:
     with pytest.warns(errors.LockWarning, match=r"no locks.*trax unlock"):
