@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,9 @@ def run_case(case: Case, scale: Scale, rounds: int, directory: Path, say: Callab
         elif contestant.prepare is not None:
             _turn(case, contestant, scale, directory, outcomes[contestant.name], prepare=True)
     for number in range(rounds):
-        # Each round begins with another one: what the one before leaves behind (a warm disk, a full journal) is not
-        # always given to the same.
-        for contestant in _rotated(case.contestants, number):
+        # In another order each round, the same in each run: what the one before leaves behind (a warm disk, a full
+        # journal, blocks to be discarded) is not always given to the same.
+        for contestant in random.Random(number).sample(case.contestants, len(case.contestants)):
             outcome = outcomes[contestant.name]
             if "skipped" not in outcome and "error" not in outcome:
                 _turn(case, contestant, scale, directory, outcome)
@@ -58,11 +59,6 @@ def missing(contestant: Contestant) -> str:
     packages = dict.fromkeys(name.partition(".")[0] for name in contestant.needs)
     absent = [name for name in packages if find_spec(name) is None]
     return f"{' and '.join(absent)} not installed" if absent else ""
-
-
-def _rotated(contestants: Sequence[Contestant], by: int) -> list[Contestant]:
-    by %= len(contestants)
-    return [*contestants[by:], *contestants[:by]]
 
 
 def _turn(
