@@ -40,7 +40,7 @@ SEARCHES = [
     Search(
         "power loss, fixed jobs",
         ("tests/test_crash.py", "-k", "every_state"),
-        {"TRAX_CRASH_LIMIT": "1700", "TRAX_CRASH_DEEP": "10"},
+        {"TRAX_CRASH_LIMIT": "1400", "TRAX_CRASH_DEEP": "10"},
     ),
     Search("power loss, random jobs", ("tests/test_crash.py", "-k", "not every_state"), {"TRAX_CRASH_RUNS": "6"}),
     Search(
@@ -49,7 +49,7 @@ SEARCHES = [
         {"TRAX_JOB_LIMIT": "120", "TRAX_JOB_EXAMPLES": "4"},
     ),
     Search("real file systems", ("tests/test_real_disks.py",), {"TRAX_SHUTDOWNS": "40"}),
-    Search("SIGKILL", ("tests/test_sigkill.py", "tests/test_examples.py"), {"TRAX_KILLS": "120"}),
+    Search("SIGKILL", ("tests/test_sigkill.py", "tests/test_examples.py"), {"TRAX_KILLS": "100"}),
     Search("fuzzing", ("tests/test_fuzz.py",), {"TRAX_FUZZ": "20"}),
     Search("failing fsyncs", ("tests/test_fsync_failures.py",), {"TRAX_FAULT_STRIDE": "4"}),
     Search(
