@@ -176,7 +176,7 @@ MUTANTS = [
     Mutant("every chunk passes for unchanged", LOCAL + "differential.py", " and stored == given", "", (DIFFERENTIAL,), ((" and crc.crc32(stored) == chunk.checksum:", ":"),)),
     Mutant("damage that equals the value is leant on", LOCAL + "differential.py", " and crc.crc32(stored) == chunk.checksum:", ":", (DIFFERENTIAL,)),
     Mutant("no fsync of a base that this handle has not written", LOCAL + "blob_reader.py", "self._fs.fsync(file.fd)  # makes durable: a base", "pass  # a base", (DIFFERENTIAL,)),
-    Mutant("a base whose fsync has failed once is leant on", LOCAL + "directory.py", "        return all(self._on_disk[base.number] for base in bases)", "        return True", (DIFFERENTIAL,)),
+    Mutant("a base whose fsync has failed once is leant on", LOCAL + "directory.py", "        return all(self._on_disk[base.number] for base in foreign)", "        return True", (DIFFERENTIAL,)),
     Mutant("a chunk that can't be read passes for unchanged", LOCAL + "blob_reader.py", "        except OSError:\n            return False", "        except OSError:\n            return True", (DIFFERENTIAL,)),
     Mutant("what can't be leant on is an error", LOCAL + "directory.py", "        except TraxError:\n            return None  # what can't", "        except ZeroDivisionError:\n            return None  # what can't", (DIFFERENTIAL,)),
     Mutant("a value's files may take any room", LOCAL + "differential.py", " or stored_bytes > _MOST_TIMES_THE_VALUE * encoded.nbytes:", ":", (DIFFERENTIAL,)),

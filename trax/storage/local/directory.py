@@ -84,6 +84,7 @@ class LocalStorage:
             self._differential = differential
             self._unnamed: list[str] = []
             self._leant_on: dict[int, Collection[BlobReference]] = {}
+            self._last_foreign_blob = self._last_blob
             self._on_disk: dict[int, bool] = {}
             self._numbering = threading.Lock()
             self._syncing_blobs = threading.Lock()
@@ -186,7 +187,6 @@ class LocalStorage:
             with self._numbering:
                 self._leant_on.pop(number, None)
             raise
-        self._on_disk[number] = True
         return reference
 
     def _unchanged(self, name: str, number: int, encoded: Encoded) -> Unchanged | None:
@@ -208,12 +208,13 @@ class LocalStorage:
 
         A file whose sync has failed once is never leant on, since the next sync may succeed without having brought it.
         """
-        for base in bases:
+        foreign = [base for base in bases if base.number <= self._last_foreign_blob]
+        for base in foreign:
             if base.number not in self._on_disk:
                 self._on_disk[base.number] = False
                 reader.sync(base)
                 self._on_disk[base.number] = True
-        return all(self._on_disk[base.number] for base in bases)
+        return all(self._on_disk[base.number] for base in foreign)
 
     def _sync_blobs(self, failed_before: int) -> None:
         """Make the name of a blob durable that was created when so many of these syncs had failed."""
