@@ -698,22 +698,8 @@ def test_a_kept_snapshot_under_the_name_of_another_is_not_taken_for_that(path: P
         assert not repair.possible, "the only snapshot that can be read does not say of which state it is"
 
 
-def another_history(path: Path) -> None:
+def another_history(path: Path, *, goes_on: bool = False) -> None:
     """Put a segment in its place that was written from the same beginnings, in a copy of the store."""
-    copy = path.with_name("copy")
-    shutil.copytree(path, copy)
-    for one, entry in ((path, "here"), (copy, "there")):
-        with trax.Trax(one) as store:
-            store.log(b=entry, c=entry)
-            store.checkpoint(a=1)
-            store.log(c=entry)
-    newest = max(copy.glob("log.*"))
-    assert (path / newest.name).exists()
-    shutil.copy(newest, path)
-
-
-def another_history_of_a_kept_snapshot(path: Path) -> None:
-    """Do so with a segment that the kept snapshot names."""
     copy = path.with_name("copy")
     shutil.copytree(path, copy)
     for one, entry in ((path, "here"), (copy, "there")):
@@ -722,9 +708,16 @@ def another_history_of_a_kept_snapshot(path: Path) -> None:
             store.checkpoint(a=1)
             newest = max(one.glob("log.*")).name
             store.log(c=entry)
-            store.checkpoint(d=1)
-            store.log(d=1)
+            if goes_on:
+                store.checkpoint(d=1)
+                store.log(d=1)
+    assert (path / newest).exists()
     shutil.copy(copy / newest, path)
+
+
+def another_history_of_a_kept_snapshot(path: Path) -> None:
+    """Do so with a segment that the kept snapshot names."""
+    another_history(path, goes_on=True)
 
 
 def another_store(path: Path) -> None:
