@@ -15,10 +15,12 @@ from typing import Any
 from trax.consumer import Batch, Tracker
 from trax.errors import ConflictError, InvalidArgumentError, UnsupportedValueError
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS batches (stream TEXT PRIMARY KEY, sequence INTEGER, status TEXT, records TEXT);
+BATCHES = """
+CREATE TABLE IF NOT EXISTS batches (stream TEXT PRIMARY KEY, sequence INTEGER, status TEXT, records TEXT)
+"""
+TRACKERS = """
 CREATE TABLE IF NOT EXISTS trackers (stream TEXT, record_id TEXT, version INTEGER, tracker TEXT,
-                                     PRIMARY KEY (stream, record_id));
+                                     PRIMARY KEY (stream, record_id))
 """
 
 
@@ -31,9 +33,11 @@ class SQLiteStorage:
         self._stream = stream
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=FULL")
-        self._connection.executescript(SCHEMA)
+        # Not WAL: of those that turn it on at once SQLite lets none wait. EXTRA, so that a commit outlives the power.
+        self._connection.execute("PRAGMA synchronous=EXTRA")
+        with Transaction(self._connection) as run:
+            run(BATCHES)
+            run(TRACKERS)
 
     def load(self) -> tuple[Batch, Mapping[str, Tracker]] | None:
         with self._lock, Transaction(self._connection) as run:

@@ -40,17 +40,17 @@ SEARCHES = [
     Search(
         "power loss, fixed jobs",
         ("tests/test_crash.py", "-k", "every_state"),
-        {"TRAX_CRASH_LIMIT": "1400", "TRAX_CRASH_DEEP": "10"},
+        {"TRAX_CRASH_LIMIT": "1100", "TRAX_CRASH_DEEP": "10"},
     ),
-    Search("power loss, random jobs", ("tests/test_crash.py", "-k", "not every_state"), {"TRAX_CRASH_RUNS": "6"}),
+    Search("power loss, random jobs", ("tests/test_crash.py", "-k", "not every_state"), {"TRAX_CRASH_RUNS": "5"}),
     Search(
         "long jobs",
         ("tests/test_job.py", "tests/test_job_examples.py"),
-        {"TRAX_JOB_LIMIT": "120", "TRAX_JOB_EXAMPLES": "4"},
+        {"TRAX_JOB_LIMIT": "100", "TRAX_JOB_EXAMPLES": "3"},
     ),
-    Search("real file systems", ("tests/test_real_disks.py",), {"TRAX_SHUTDOWNS": "40"}),
-    Search("SIGKILL", ("tests/test_sigkill.py", "tests/test_examples.py"), {"TRAX_KILLS": "100"}),
-    Search("fuzzing", ("tests/test_fuzz.py",), {"TRAX_FUZZ": "20"}),
+    Search("real file systems", ("tests/test_real_disks.py",), {"TRAX_SHUTDOWNS": "30"}),
+    Search("SIGKILL", ("tests/test_sigkill.py", "tests/test_examples.py"), {"TRAX_KILLS": "80"}),
+    Search("fuzzing", ("tests/test_fuzz.py",), {"TRAX_FUZZ": "16"}),
     Search("failing fsyncs", ("tests/test_fsync_failures.py",), {"TRAX_FAULT_STRIDE": "4"}),
     Search(
         "layers",

@@ -14,7 +14,7 @@ from tests.consumer.toys import statuses
 from trax.consumer import Checkpoint, Status
 
 PROGRAM = """
-import os, signal, sys
+import os, select, signal, sys
 from trax.consumer import Checkpoint, Consumer
 
 class Waits(Consumer):
@@ -26,6 +26,8 @@ class Waits(Consumer):
 
     def process(self, record):
         os.write(1, f"{record['id']}\\n".encode())
+        while not select.select([0], [], [], 0.05)[0]:
+            pass  # a signal that comes just before a read would not be heard until that ends
         os.read(0, 1)
 
     def stop(self):

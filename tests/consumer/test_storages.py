@@ -14,7 +14,7 @@ import trax
 from tests.consumer.toys import Database, MemoryStorage
 from trax.consumer import Batch, LocalStorage, Storage, Tracker, streams
 from trax.errors import FormatError, InvalidArgumentError, InvalidNameError, StoreLockedError
-from trax.testing.consumer_storage import ConsumerStorageTests, new_batch
+from trax.testing.consumer_storage import ConsumerStorageTests, in_threads, new_batch
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "sqlite_storage.py"
 
@@ -67,6 +67,11 @@ class TestSQLite(ConsumerStorageTests):
             connection.execute("CREATE TABLE IF NOT EXISTS amounts (amount INTEGER)")
         storage: Storage = example.SQLiteStorage(str(self.path), "stream")
         return storage
+
+    def test_several_may_open_a_new_database_at_once(self, tmp_path: Path) -> None:
+        for number in range(40):
+            self.path = tmp_path / f"new {number}"
+            in_threads([lambda: self.open_storage().close()] * 4)
 
     def effect(self) -> Any:
         return "INSERT INTO amounts VALUES (?)", (5,)

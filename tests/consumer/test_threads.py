@@ -140,7 +140,6 @@ def test_processes_that_share_a_database_process_each_record_once(tmp_path: Path
 
     path = tmp_path / "database"
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")  # of three that set it at once, SQLite lets none wait
         connection.execute("CREATE TABLE done (id TEXT, worker TEXT)")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES), *filter(None, sys.path)])}
     workers = [
