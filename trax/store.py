@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from trax.batch import Batch
 from trax.codecs import get_codec
-from trax.codecs.buffers import copy_buffers
+from trax.codecs.buffers import for_background
 from trax.commit import SyncPolicy
 from trax.encoding import Encoder
 from trax.errors import (
@@ -181,7 +181,7 @@ class Trax:
         writer = self._for_writing()
         call, cut = writer.publisher.begin()
         encoded = self._encoder.values(mapping, values)
-        changes = {name: Change(copy_buffers(value), cut) for name, value in encoded.items()}
+        changes = {name: Change(for_background(value), cut) for name, value in encoded.items()}
         try:
             future = self._background.submit(writer.publisher.publish, call, changes)
         except RuntimeError as error:

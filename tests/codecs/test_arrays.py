@@ -24,7 +24,7 @@ from tests.codecs.strategies import (
     through_entry,
     through_value,
 )
-from trax.codecs import Codec, Encoded, copy_buffers, get_codec
+from trax.codecs import Codec, Encoded, for_background, get_codec
 from trax.codecs.arrays import decode_array, decode_dtype, encode_dtype
 from trax.codecs.buffers import MemoryBuffer, StridedBuffer
 from trax.codecs.limits import OUT_OF_BAND_BYTES
@@ -137,7 +137,7 @@ def test_copied_buffers_do_not_follow_the_array(codec: Codec) -> None:
     array = np.zeros(2 * OUT_OF_BAND_BYTES)
     value = [array, array.reshape(64, -1).T, array[::2]]
     expected = through_value(codec, value)
-    copied = copy_buffers(codec.encode_value(value, "state"))
+    copied = for_background(codec.encode_value(value, "state"))
     array[:] = 1
     assert identical(codec.decode_value(copied.head, MemorySource(copied)), expected)
 
@@ -145,7 +145,7 @@ def test_copied_buffers_do_not_follow_the_array(codec: Codec) -> None:
 @pytest.mark.parametrize("layout", ["C", "F", "struct", "strided", "bytes"])
 def test_buffers_are_copied_once(layout: str) -> None:
     encoded = get_codec("msgpack").encode_value(layouts()[layout], "state")
-    peak, _ = peak_bytes(lambda: copy_buffers(encoded))
+    peak, _ = peak_bytes(lambda: for_background(encoded))
     limit_bytes = 0.1 * encoded.nbytes if layout == "bytes" else 1.2 * encoded.nbytes
     assert peak < limit_bytes
 

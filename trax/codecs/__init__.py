@@ -12,11 +12,11 @@ from __future__ import annotations
 import importlib
 
 from trax.codecs.base import CODECS, Buffer, BufferSource, Codec, Encoded
-from trax.codecs.buffers import copy_buffers
+from trax.codecs.buffers import for_background
 from trax.codecs.registry import register
 from trax.errors import InvalidArgumentError
 
-__all__ = ["CODECS", "Buffer", "BufferSource", "Codec", "Encoded", "copy_buffers", "get_codec", "register"]
+__all__ = ["CODECS", "Buffer", "BufferSource", "Codec", "Encoded", "for_background", "get_codec", "register"]
 
 
 def get_codec(name: str) -> Codec:

@@ -44,6 +44,8 @@ class Encoded:
 
     head: bytes
     buffers: tuple[Buffer, ...] = ()
+    background: bool = False
+    """Nobody waits for it, and nobody else can change what the buffers hold."""
 
     @property
     def nbytes(self) -> int:

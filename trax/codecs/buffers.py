@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trax.codecs.base import Buffer, BufferSource, Encoded
@@ -15,7 +16,7 @@ from trax.codecs.base import Buffer, BufferSource, Encoded
 if TYPE_CHECKING:
     import numpy as np
 
-_COPY_CHUNK_BYTES = 1 << 18
+_COPY_CHUNK_BYTES = 1 << 19
 
 
 class MemoryBuffer:
@@ -132,19 +133,24 @@ def filled_bytes(nbytes: int, fill: Callable[[memoryview], None]) -> bytes:
     return stream.getvalue()
 
 
-def copy_buffers(encoded: Encoded) -> Encoded:
+def for_background(encoded: Encoded) -> Encoded:
     """A snapshot of ``encoded`` that the caller's arrays no longer reach; each buffer is copied once."""
-    return Encoded(encoded.head, tuple(_copied(buffer) for buffer in encoded.buffers))
+    return Encoded(encoded.head, tuple(_copied(buffer) for buffer in encoded.buffers), background=True)
 
 
 def _copied(buffer: Buffer) -> Buffer:
     if isinstance(buffer, MemoryBuffer) and type(buffer.view.obj) is bytes:
         return buffer  # nobody can change it
+    target: Any
+    bare: Callable[[memoryview], Any]
+    if "numpy" in sys.modules:  # it lets other threads run while it copies
+        import numpy
 
-    def fill(target: memoryview) -> None:
-        start = 0
-        for chunk in buffer.chunks(_COPY_CHUNK_BYTES):
-            target[start : start + chunk.nbytes] = chunk
-            start += chunk.nbytes
-
-    return MemoryBuffer(memoryview(filled_bytes(buffer.nbytes, fill)))
+        target, bare = numpy.empty(buffer.nbytes, numpy.uint8), partial(numpy.frombuffer, dtype=numpy.uint8)
+    else:
+        target, bare = bytearray(buffer.nbytes), memoryview
+    start = 0
+    for chunk in buffer.chunks(_COPY_CHUNK_BYTES):
+        target[start : start + chunk.nbytes] = bare(chunk)
+        start += chunk.nbytes
+    return MemoryBuffer(memoryview(target))

@@ -13,8 +13,9 @@ array meanwhile may get a mixture of old and new elements, as with any unlocked 
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import cycle
 from typing import NamedTuple, TypeVar
 
@@ -38,6 +39,7 @@ assert FOOTER_BYTES == 48
 _ALIGNMENT_BYTES = 64
 CHUNK_BYTES = 1 << 20
 _WRITEBACK_BYTES = 1 << 23
+_AHEAD = 2
 
 MAX_BASES = 16
 """So many earlier files a blob may lean on."""
@@ -71,7 +73,7 @@ def write_blob(
     index = []
     for buffer, elsewhere in zip(encoded.buffers, known, strict=True):
         start = offset + -offset % _ALIGNMENT_BYTES
-        written, end = _write_buffer(fs, fd, start, buffer, elsewhere)
+        written, end = _write_buffer(fs, fd, start, buffer, elsewhere, background=encoded.background)
         chunks = [chunk for _, chunk in sorted({**elsewhere, **written}.items())]
         checksums = struct.pack(f"<{len(chunks)}I", *(chunk.checksum for chunk in chunks))
         index.append((_runs(chunks) if elsewhere else start, buffer.nbytes, checksums))
@@ -100,12 +102,14 @@ def beside_the_data_bytes(encoded: Encoded) -> int:
 
 
 def _write_buffer(
-    fs: FileSystem, fd: int, offset: int, buffer: Buffer, elsewhere: Mapping[int, StoredChunk]
+    fs: FileSystem, fd: int, offset: int, buffer: Buffer, elsewhere: Mapping[int, StoredChunk], *, background: bool
 ) -> tuple[dict[int, StoredChunk], int]:
     """Write the buffer, but for what is elsewhere, and begin its way to the disk early; the chunks, and their end."""
     written: dict[int, StoredChunk] = {}
     behind = offset
-    for place, chunk, checksum in _one_ahead(_checked_chunks(buffer, elsewhere), wanted=buffer.nbytes > CHUNK_BYTES):
+    # In the background one thread is enough, and leaves the other processor to those that go on meanwhile.
+    ahead = buffer.nbytes > CHUNK_BYTES and not background
+    for place, chunk, checksum in _ahead(_checked_chunks(buffer, elsewhere, background), wanted=ahead):
         written[place] = StoredChunk(0, offset, checksum)
         offset = write_all(fs, fd, chunk, offset)
         if offset - behind >= _WRITEBACK_BYTES:
@@ -125,21 +129,27 @@ def _runs(chunks: Iterable[StoredChunk]) -> list[list[int]]:
     return runs
 
 
-def _checked_chunks(buffer: Buffer, elsewhere: Mapping[int, StoredChunk]) -> Iterator[tuple[int, memoryview, int]]:
-    """The chunks of the buffer that are not elsewhere, copied: the place of each, its bytes, and its checksum.
+def _checked_chunks(
+    buffer: Buffer, elsewhere: Mapping[int, StoredChunk], private: bool
+) -> Iterator[tuple[int, memoryview, int]]:
+    """The chunks of the buffer that are not elsewhere: the place of each, its bytes, and its checksum.
 
-    A chunk stays as it is until the one after the next is asked for.
+    They are copied, unless the buffer is ``private``. A chunk stays as it is until ``_AHEAD`` others were asked for.
     """
     size = min(CHUNK_BYTES, buffer.nbytes)
-    views = cycle([memoryview(bytearray(size)), memoryview(bytearray(size))])
+    views = cycle([memoryview(bytearray(size)) for _ in range(_AHEAD + 1)])
     for place, pieces in enumerate(in_chunks(buffer)):
         if place in elsewhere:
             continue
-        view, filled = next(views), 0
-        for piece in pieces:
-            view[filled : filled + len(piece)] = piece
-            filled += len(piece)
-        yield place, view[:filled], crc.crc32(view[:filled])
+        if private and len(pieces) == 1:
+            chunk = pieces[0]
+        else:
+            view, filled = next(views), 0
+            for piece in pieces:
+                view[filled : filled + len(piece)] = piece
+                filled += len(piece)
+            chunk = view[:filled]
+        yield place, chunk, crc.crc32(chunk)
 
 
 def in_chunks(buffer: Buffer) -> Iterator[list[memoryview]]:
@@ -158,17 +168,19 @@ def in_chunks(buffer: Buffer) -> Iterator[list[memoryview]]:
         yield pieces
 
 
-def _one_ahead(items: Iterator[T], *, wanted: bool) -> Iterator[T]:
-    """The items; if ``wanted``, a thread makes the next one while the caller works on the last."""
+def _ahead(items: Iterator[T], *, wanted: bool) -> Iterator[T]:
+    """The items; if ``wanted``, a thread makes the next ones while the caller works on the last."""
     if not wanted:
         yield from items
         return
     with ThreadPoolExecutor(1, "trax-checksum") as beside:
+        upcoming: deque[Future[T | None]] = deque()
         try:
-            upcoming = beside.submit(next, items, None)
+            for _ in range(_AHEAD):
+                upcoming.append(beside.submit(next, items, None))
         except RuntimeError:  # there are no new threads while the interpreter ends, and atexit functions may save
             yield from items
             return
-        while (item := upcoming.result()) is not None:
-            upcoming = beside.submit(next, items, None)
+        while (item := upcoming.popleft().result()) is not None:
+            upcoming.append(beside.submit(next, items, None))
             yield item
