@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -140,6 +141,15 @@ def test_copied_buffers_do_not_follow_the_array(codec: Codec) -> None:
     copied = for_background(codec.encode_value(value, "state"))
     array[:] = 1
     assert identical(codec.decode_value(copied.head, MemorySource(copied)), expected)
+
+
+def test_buffers_are_copied_without_numpy_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytearray(np.arange(1 << 20, dtype="u4").tobytes())
+    expected = bytes(data)
+    monkeypatch.delitem(sys.modules, "numpy")
+    (buffer,) = for_background(Encoded(b"", (MemoryBuffer(memoryview(data)),))).buffers
+    data[:] = bytes(len(data))
+    assert b"".join(buffer.chunks(1000)) == expected
 
 
 @pytest.mark.parametrize("layout", ["C", "F", "struct", "strided", "bytes"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,11 +61,20 @@ def test_a_store_opens_without_the_extra_as_with_it(tmp_path: Any, monkeypatch: 
         for number in range(300):
             store.log(state={"number": number, "of": (1, number)})
     monkeypatch.setattr(crc, "crc32", zlib.crc32)
-    monkeypatch.setattr(crc, "_fastest", lambda: zlib.crc32)
     monkeypatch.setattr(msgpack, "plain_decoder", lambda extended: None)
     with trax.Trax(tmp_path / "with") as store:
         assert [entry["of"] for _, entry in store.entries("state")] == [(1, number) for number in range(300)]
         assert crc.crc32 is zlib.crc32
+
+
+@pytest.mark.parametrize("mode", ["r", "a"])
+def test_whoever_opens_a_store_computes_checksums_with_isal(tmp_path: Path, mode: str) -> None:
+    pytest.importorskip("isal.isal_zlib")
+    trax.Trax(tmp_path / "store").close()
+    script = "import sys, trax; trax.Trax(sys.argv[1], mode=sys.argv[2]); print('isal.isal_zlib' in sys.modules)"
+    command = [sys.executable, "-c", script, str(tmp_path / "store"), mode]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout == "True\n"
 
 
 def test_importing_trax_imports_nothing_optional() -> None:

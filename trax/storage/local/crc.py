@@ -9,15 +9,16 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-crc32: Callable[..., int] = zlib.crc32
-"""``crc32(data, value=0)``. Call it through the module: ``use_fastest`` replaces it."""
 
-
-def use_fastest() -> None:
-    """Look for isal; called when a store is opened, so that ``import trax`` imports nothing optional."""
+def _first(data: Any, value: int = 0) -> int:
+    """Look for isal at the first checksum, so that ``import trax`` imports nothing optional."""
     global crc32
-    if crc32 is zlib.crc32:
-        crc32 = _fastest()
+    crc32 = _fastest()
+    return crc32(data, value)
+
+
+crc32: Callable[..., int] = _first
+"""``crc32(data, value=0)``. Call it through the module: the first call replaces it."""
 
 
 def _fastest() -> Callable[[Any, int], int]:

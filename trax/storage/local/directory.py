@@ -23,7 +23,6 @@ from dataclasses import replace
 from trax.codecs.base import Encoded
 from trax.errors import ClosedError, FinishedError, TraxError
 from trax.storage.base import BlobReference, Commit, SnapshotInfo, Stored
-from trax.storage.local import crc
 from trax.storage.local.blob import Unchanged, write_blob
 from trax.storage.local.blob_reader import BlobReader
 from trax.storage.local.compaction import Floors, copy_survivors, needed, worth_copying
@@ -60,7 +59,6 @@ class LocalStorage:
         differential: bool = False,
         fs: FileSystem | None = None,
     ) -> None:
-        crc.use_fastest()
         self._fs = fs or default_file_system()
         self._layout = Layout(path, beside)
         with asking("look at", self._layout.path):
