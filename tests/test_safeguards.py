@@ -6,10 +6,12 @@ import errno
 import json
 import os
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import trax
@@ -354,3 +356,24 @@ def test_an_owner_file_that_was_unlocked_is_not_back_after_a_power_loss(tmp_path
     assert file.may_be_removed
     file.remove()
     assert not (after_a_power_loss(fs, tmp_path / "crash") / "s" / "owner").exists()
+
+
+class SlowWrites(LocalFileSystem):
+    """Whoever fills the next chunk has all the time for it while this one is written."""
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        time.sleep(0.02)
+        return super().pwrite(fd, data, offset)
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["checkpoint", "checkpoint_async"])
+def test_a_chunk_stays_as_it_is_until_it_is_written(tmp_path: Path, copied: bool) -> None:
+    array = np.arange(1 << 20)
+    with trax.Trax(tmp_path / "store", fs=SlowWrites()) as store:
+        if copied:
+            saved = store.checkpoint_async(state=array)
+            array[:] = 0
+            saved.result()
+        else:
+            store.checkpoint(state=array)
+        assert np.array_equal(store.recover("state"), np.arange(1 << 20))

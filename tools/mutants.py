@@ -245,6 +245,9 @@ MUTANTS = [
     Mutant("an owner file of another is removed at the end", LOCAL + "lock.py", "        elif not self.real and read_owner_file(self._fs, self._layout) == self._owner:", "        elif not self.real:", (LOCK,)),
     Mutant("unlock takes the file of a writer that came meanwhile", "trax/unlock.py", "            if read_owner(self._fs, aside) != self._owner:", "            if False:", (CLI,)),
     # The order of calls.
+    Mutant("a chunk is overwritten while it is written", LOCAL + "blob.py", "range(_AHEAD + 1)", "range(_AHEAD)", (SAFEGUARDS,)),
+    Mutant("a chunk that others can change is not copied", LOCAL + "blob.py", "if private and len(pieces) == 1:", "if len(pieces) == 1:", (PITFALLS,)),
+    Mutant("a save in the background reads the caller's array", "trax/store.py", "Change(for_background(value), cut)", "Change(value, cut)", (SAFEGUARDS,)),
     Mutant("an older call may overwrite a newer one", "trax/publish.py", "            if self._newest.get(name, 0) > call:\n                continue\n", "", (PITFALLS,)),
     Mutant("a checkpoint takes back what another contains", "trax/publish.py", "            if present is not None and cut < present.cut:", "            if False:", (PITFALLS,)),
     Mutant("what was logged before a deletion comes back", "trax/publish.py", "                cut = max(cut, present.cut)  #", "                pass  #", (STORE,)),
