@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+_LONGEST_TEST_S = 600  # a test that takes longer hangs, which is a fault
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ def run(search: Search, seed: str) -> Outcome:
     with tempfile.TemporaryDirectory() as directory:
         counts = Path(directory, "cases")
         environment = {**os.environ, **search.effort, "TRAX_CASES": str(counts), "TRAX_SEED": seed}
-        command = [sys.executable, "-m", "pytest", "-q", "-rfEs", "--tb=short", "-p", "no:cacheprovider", *search.tests]
+        options = ["-q", "-rfEs", "--tb=short", "-p", "no:cacheprovider"]
+        hung = ["-o", f"faulthandler_timeout={_LONGEST_TEST_S}", "-o", "faulthandler_exit_on_timeout=true"]
+        command = [sys.executable, "-m", "pytest", *options, *hung, *search.tests]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         cases: Counter[str] = Counter()
         for line in counts.read_text().splitlines() if counts.exists() else ():
@@ -93,7 +96,7 @@ def run(search: Search, seed: str) -> Outcome:
     lines = done.stdout.splitlines()
     faults = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
     if done.returncode and not faults:
-        faults = [f"pytest ended with {done.returncode}: {(done.stderr or done.stdout)[-500:]}"]
+        faults = [f"pytest ended with {done.returncode}: {(done.stderr or done.stdout)[-2000:]}"]
     if faults:
         print(done.stdout, file=sys.stderr)
     return Outcome(search, cases, faults, [line for line in lines if line.startswith("SKIPPED")], _since(began))

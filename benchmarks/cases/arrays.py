@@ -75,8 +75,8 @@ def _array_file(task: Task, kind: str) -> Any:
 def repeat(task: Task, work: Callable[[], object], between: Callable[[], object] = lambda: None) -> None:
     """The rate of the first time in this process, and the median of the others.
 
-    What is made or read for the first time lies in memory that the system has just been given by its host, or has yet
-    to clear: here that alone can take several times as long as all the rest.
+    The first time is slower by what the system does for it alone: it clears memory, and on a virtual machine fetches it
+    from the host. Here that can take several times as long as all the rest.
     """
     rates: list[float] = []
     for _ in range(TIMES):
