@@ -41,31 +41,31 @@ SEARCHES = [
     Search(
         "power loss, fixed jobs",
         ("tests/test_crash.py", "-k", "every_state"),
-        {"TRAX_CRASH_LIMIT": "1100", "TRAX_CRASH_DEEP": "10"},
+        {"TRAX_CRASH_LIMIT": "800", "TRAX_CRASH_DEEP": "10"},
     ),
-    Search("power loss, random jobs", ("tests/test_crash.py", "-k", "not every_state"), {"TRAX_CRASH_RUNS": "5"}),
+    Search("power loss, random jobs", ("tests/test_crash.py", "-k", "not every_state"), {"TRAX_CRASH_RUNS": "4"}),
     Search(
         "long jobs",
         ("tests/test_job.py", "tests/test_job_examples.py"),
-        {"TRAX_JOB_LIMIT": "100", "TRAX_JOB_EXAMPLES": "3"},
+        {"TRAX_JOB_LIMIT": "80", "TRAX_JOB_EXAMPLES": "2"},
     ),
-    Search("real file systems", ("tests/test_real_disks.py",), {"TRAX_SHUTDOWNS": "30"}),
-    Search("SIGKILL", ("tests/test_sigkill.py", "tests/test_examples.py"), {"TRAX_KILLS": "80"}),
-    Search("fuzzing", ("tests/test_fuzz.py",), {"TRAX_FUZZ": "16"}),
-    Search("failing fsyncs", ("tests/test_fsync_failures.py",), {"TRAX_FAULT_STRIDE": "4"}),
+    Search("real file systems", ("tests/test_real_disks.py",), {"TRAX_SHUTDOWNS": "20"}),
+    Search("SIGKILL", ("tests/test_sigkill.py", "tests/test_examples.py"), {"TRAX_KILLS": "60"}),
+    Search("fuzzing", ("tests/test_fuzz.py",), {"TRAX_FUZZ": "10"}),
+    Search("failing fsyncs", ("tests/test_fsync_failures.py",), {"TRAX_FAULT_STRIDE": "6"}),
     Search(
         "layers",
         ("tests/test_events.py", "tests/test_positions.py", "tests/test_compat_checkpoint_logger.py", "tests/consumer"),
-        {"TRAX_SWEEP_SAMPLES": "4", "TRAX_CONSUMER_STRIDE": "1", "TRAX_EVENT_RUNS": "300", "TRAX_KILLS": "40"},
+        {"TRAX_SWEEP_SAMPLES": "4", "TRAX_CONSUMER_STRIDE": "1", "TRAX_EVENT_RUNS": "150", "TRAX_KILLS": "30"},
     ),
-    Search("repair", ("tests/test_repair.py",), {"TRAX_REPAIR_RUNS": "1500"}),
+    Search("repair", ("tests/test_repair.py",), {"TRAX_REPAIR_RUNS": "1000"}),
     Search(
         "state machines",
         ("tests/test_state_machine.py", "tests/test_crash_machine.py"),
-        {"TRAX_MACHINE_RUNS": "600"},
+        {"TRAX_MACHINE_RUNS": "400"},
     ),
-    Search("jobs of users", ("tests/test_user_tools.py",), {"TRAX_JOB_POINTS": "100"}),
-    Search("copies of a live store", ("tests/test_live_copy.py",), {"TRAX_COPIES": "400"}),
+    Search("jobs of users", ("tests/test_user_tools.py",), {"TRAX_JOB_POINTS": "70"}),
+    Search("copies of a live store", ("tests/test_live_copy.py",), {"TRAX_COPIES": "300"}),
 ]
 
 
