@@ -18,11 +18,10 @@ from benchmarks.stores.with_trax import check_fast
 from benchmarks.task import Task
 
 SIZES: dict[Scale, dict[str, int]] = {
-    "full": {"array_bytes": 1 << 28},
-    "quick": {"array_bytes": 1 << 26},
-    "tiny": {"array_bytes": 1 << 20},
+    "full": {"array_bytes": 1 << 28, "times": 6},
+    "quick": {"array_bytes": 1 << 25, "times": 3},
+    "tiny": {"array_bytes": 1 << 20, "times": 2},
 }
-TIMES = 6
 NUMPY = ("numpy",)
 TRAX_FAST = "trax, fast"
 
@@ -79,7 +78,7 @@ def repeat(task: Task, work: Callable[[], object], between: Callable[[], object]
     from the host. Here that can take several times as long as all the rest.
     """
     rates: list[float] = []
-    for _ in range(TIMES):
+    for _ in range(task.sizes["times"]):
         between()
         with task.measured() as clock:
             work()
@@ -388,7 +387,7 @@ B11 = Case(
     "checkpoint_async of the array, while another thread logs",
     {
         "full": {"array_bytes": 1 << 28, "milliseconds": 3000},
-        "quick": {"array_bytes": 1 << 26, "milliseconds": 500},
+        "quick": {"array_bytes": 1 << 25, "milliseconds": 500},
         "tiny": {"array_bytes": 1 << 20, "milliseconds": 20},
     },
     [
