@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -377,3 +378,23 @@ def test_a_chunk_stays_as_it_is_until_it_is_written(tmp_path: Path, copied: bool
         else:
             store.checkpoint(state=array)
         assert np.array_equal(store.recover("state"), np.arange(1 << 20))
+
+
+def test_an_interpreter_that_ends_during_a_save_costs_the_save_and_no_chunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the second chunk on there are no new tasks: the first one is on its way in the thread."""
+    submit, calls = ThreadPoolExecutor.submit, iter(range(100))
+
+    def ending(pool: ThreadPoolExecutor, *what: Any) -> Any:
+        if next(calls):
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        return submit(pool, *what)
+
+    with trax.Trax(tmp_path / "store") as store:
+        store.checkpoint(state="before")
+        with monkeypatch.context() as patch:
+            patch.setattr(ThreadPoolExecutor, "submit", ending)
+            with pytest.raises(RuntimeError, match="interpreter shutdown"):
+                store.checkpoint(state=np.arange(1 << 20))
+        assert store.recover("state") == "before"

@@ -176,11 +176,11 @@ def _ahead(items: Iterator[T], *, wanted: bool) -> Iterator[T]:
     with ThreadPoolExecutor(1, "trax-checksum") as beside:
         upcoming: deque[Future[T | None]] = deque()
         try:
-            for _ in range(_AHEAD):
-                upcoming.append(beside.submit(next, items, None))
+            upcoming.append(beside.submit(next, items, None))
         except RuntimeError:  # there are no new threads while the interpreter ends, and atexit functions may save
             yield from items
             return
         while (item := upcoming.popleft().result()) is not None:
-            upcoming.append(beside.submit(next, items, None))
+            while len(upcoming) < _AHEAD:
+                upcoming.append(beside.submit(next, items, None))
             yield item
