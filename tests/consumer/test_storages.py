@@ -72,6 +72,9 @@ class TestSQLite(ConsumerStorageTests):
         for number in range(40):
             self.path = tmp_path / f"new {number}"
             in_threads([lambda: self.open_storage().close()] * 4)
+            storage = self.open_storage()
+            assert storage.load() is None
+            storage.close()
 
     def effect(self) -> Any:
         return "INSERT INTO amounts VALUES (?)", (5,)
