@@ -135,8 +135,8 @@ class Publisher:
 
         def commit(first: int) -> int:
             last = first + sequences - 1
-            names = self._merge(call, changes, written, first, last)
-            self._storage.publish(names, last, [(first + place, records) for place, records in ahead])
+            stored = self._stored(call, changes, written, first, last)
+            self._storage.publish(stored, last, [(first + place, records) for place, records in ahead])
             return last
 
         try:
@@ -158,7 +158,7 @@ class Publisher:
         """Remove what was written and did not become part of the store, which keeps what it may have published."""
         self._storage.discard(value for value in values if isinstance(value, BlobReference))
 
-    def _merge(
+    def _stored(
         self,
         call: int,
         changes: Mapping[str, Change],
@@ -166,9 +166,10 @@ class Publisher:
         first: int,
         last: int,
     ) -> dict[str, Stored]:
-        names = dict(self._storage.names)
+        """What the snapshot is to hold of the names that are changed, unless a later call was faster."""
+        stored: dict[str, Stored] = {}
         for name, change in changes.items():
-            present = names.get(name)
+            present = self._storage.names.get(name)
             if self._newest.get(name, 0) > call:
                 continue
             if change.only_if_absent and present is not None and present.value is not None:
@@ -183,8 +184,8 @@ class Publisher:
                     f"this call was stored: checkpoint a name from one place at a time."
                 )
                 raise ConflictError(text, sequence=present.cut, reason="a checkpoint that contains more")
-            names[name] = Stored(cut, last, written.get(name))
-        return names
+            stored[name] = Stored(cut, last, written.get(name))
+        return stored
 
     def _compact(self) -> None:
         """Tidy up behind a checkpoint, which is done and stays done whatever happens here."""

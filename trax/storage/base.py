@@ -166,8 +166,10 @@ class Storage(Protocol):
         A blob may lean on files of what is stored of ``name``; these stay until :meth:`discard` was given it.
         """
 
-    def publish(self, names: Mapping[str, Stored], sequence: int, ahead: Sequence[tuple[int, Commit]] = ()) -> None:
-        """Replace the snapshot; the ``ahead`` records, with their first sequences, become part of the log with it.
+    def publish(self, changes: Mapping[str, Stored], sequence: int, ahead: Sequence[tuple[int, Commit]] = ()) -> None:
+        """Change what the snapshot holds of some names; the others stay as they are.
+
+        The ``ahead`` records, with their first sequences, become part of the log with it.
 
         What was appended before is on stable storage with it. StorageError: nothing happened. FinishedError: nobody
         knows what happened.

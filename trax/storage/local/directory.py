@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 
 from trax.codecs.base import Encoded
 from trax.errors import ClosedError, FinishedError, TraxError
@@ -234,21 +233,22 @@ class LocalStorage:
         if not self._closed and not self._commit_point.unsettled:
             self._remove_unnamed()
 
-    def publish(self, names: Mapping[str, Stored], sequence: int, ahead: Sequence[tuple[int, Commit]] = ()) -> None:
+    def publish(self, changes: Mapping[str, Stored], sequence: int, ahead: Sequence[tuple[int, Commit]] = ()) -> None:
         self._check_open()
         old, _, writer, _ = self._state
         if not writer.empty and writer.synced != writer.tail.offset:
             self._sync_before_sealing(writer)
         kept = self._state.kept_beside_the_next()
         sealed, summaries = self._state.sealed()
-        segments = needed(sealed, summaries, Floors(names, (one.names for _, one in kept)))
+        floors = Floors({**old.names, **changes}, (one.names for _, one in kept))
+        segments = needed(sealed, summaries, floors)
         with self._new_segment(wanted=bool(ahead) or not writer.empty) as (active, new_writer):
             if ahead:
                 self._write_ahead(new_writer, ahead)
             if kept and kept[-1][1] is old:
                 self._write_kept(old)
-            snapshot = replace(
-                old,
+            snapshot = old.changed(
+                without_dead_markers(old, changes, [summaries[one.number] for one in segments] + [new_writer.summary]),
                 generation=old.generation + 1,
                 sequence=max(sequence, old.sequence),
                 created=time.time(),
@@ -256,7 +256,6 @@ class LocalStorage:
                 last_blob=self._last_blob,
                 segments=(*segments, active._replace(proven=new_writer.proven)),
                 kept=tuple(reference for reference, _ in kept),
-                names=without_dead_markers(names, [summaries[one.number] for one in segments] + [new_writer.summary]),
             )
             self._replace(State(snapshot, [one for _, one in kept], new_writer, summaries))
         with suppress(OSError):  # not synced, and not needed: it helps to find that an older snapshot was put back
@@ -280,7 +279,9 @@ class LocalStorage:
                 copy.sync()  # makes durable: the survivors, before the snapshot names them instead of the originals
             survivors = () if copy.empty else (reference.ending(copy.tail),)
             segments = (*rest, *survivors, old.segments[-1])
-            snapshot = replace(old, generation=old.generation + 1, last_segment=self._last_segment, segments=segments)
+            snapshot = old.changed(
+                {}, generation=old.generation + 1, last_segment=self._last_segment, segments=segments
+            )
             state = State(snapshot, kept, writer, {**summaries, reference.number: copy.summary})
             quietly(lambda: self._replace(state))
         self._close_segment(copy.fd)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
@@ -77,21 +78,74 @@ class Snapshot:
     kept: tuple[KeptReference, ...] = ()
     names: dict[str, Stored] = field(default_factory=dict)
 
+    def changed(self, changes: Mapping[str, Stored | None], **fields: Any) -> Snapshot:
+        """Another one, with other ``fields``, and of some names something else, or (None) nothing at all.
+
+        What each commit wants to know of all names is derived from what this snapshot knows, so that a commit costs
+        what it changes: there may be many names.
+        """
+        stored = {name: one for name, one in changes.items() if one is not None}
+        gone = changes.keys() - stored.keys()
+        new = replace(self, names=_updated(self.names, stored, gone), **fields)
+        new.__dict__["packed"] = _updated(self.packed, _pack_names(stored), gone)
+        new.__dict__["_blobs"] = _updated(self._blobs, _blobs_by_name(stored), changes.keys())
+        new.__dict__["deleted"] = self.deleted - changes.keys() | _deleted(stored)
+        return new
+
     @cached_property
-    def blobs_by_name(self) -> dict[str, BlobReference]:
-        """The values that are blobs, by their names."""
-        # Each commit looks at all names: here, where none is deleted, and in msgpack. So it does no more than it must.
-        return {name: one.value for name, one in self.names.items() if isinstance(one.value, BlobReference)}
+    def packed(self) -> dict[str, bytes]:
+        """Each name, and what is stored of it, as they stand in the file."""
+        return _pack_names(self.names)
+
+    @cached_property
+    def _blobs(self) -> dict[str, BlobReference]:
+        return _blobs_by_name(self.names)
 
     @property
     def blobs(self) -> frozenset[BlobReference]:
         """The values that are blobs."""
-        return frozenset(self.blobs_by_name.values())
+        return frozenset(self._blobs.values())
+
+    @cached_property
+    def deleted(self) -> frozenset[str]:
+        """The names that were deleted, and stay on as markers."""
+        return _deleted(self.names)
 
     @cached_property
     def blob_files(self) -> frozenset[BlobReference]:
         """The files that these lie in."""
         return frozenset(file for blob in self.blobs for file in blob.files)
+
+
+def _updated(old: dict[str, _T], changes: Mapping[str, _T], gone: Collection[str]) -> dict[str, _T]:
+    """``old`` with ``changes``, and without those that are ``gone`` and not among them."""
+    new = {**old, **changes}
+    for name in gone:
+        if name not in changes:
+            new.pop(name, None)
+    return new
+
+
+def _pack_names(names: Mapping[str, Stored]) -> dict[str, bytes]:
+    pack = msgpack.Packer().pack
+    return {name: pack(name) + pack(_packable(stored)) for name, stored in names.items()}
+
+
+def _packable(stored: Stored) -> Any:
+    """What is stored of a name; of a blob its bases only where there are some."""
+    cut, sequence, value = stored
+    if not isinstance(value, BlobReference):
+        return stored
+    bases = [base[:3] for base in value.bases]
+    return cut, sequence, (*value[:3], bases) if bases else value[:3]
+
+
+def _blobs_by_name(names: Mapping[str, Stored]) -> dict[str, BlobReference]:
+    return {name: one.value for name, one in names.items() if isinstance(one.value, BlobReference)}
+
+
+def _deleted(names: Mapping[str, Stored]) -> frozenset[str]:
+    return frozenset(name for name, one in names.items() if one.value is None)
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:
@@ -107,18 +161,18 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
         snapshot.last_blob,
     )
     segments = [segment if segment.proven else segment[:3] for segment in snapshot.segments]
-    names = snapshot.names | {name: _packable(snapshot.names[name]) for name in snapshot.blobs_by_name}
-    body: bytes = msgpack.packb((head, segments, snapshot.kept, names))
+    packer = msgpack.Packer()
+    parts = [
+        packer.pack_array_header(4),
+        packer.pack(head),
+        packer.pack(segments),
+        packer.pack(snapshot.kept),
+        packer.pack_map_header(len(snapshot.names)),
+        *snapshot.packed.values(),
+    ]
+    body = b"".join(parts)
     header = _HEADER.pack(_MAGIC, FORMAT_VERSION, 0, 0, len(body), crc.crc32(body))
     return header + _CHECKSUM.pack(crc.crc32(header)) + body
-
-
-def _packable(stored: Stored) -> Any:
-    """What is stored of a name as a blob, with bases where there are some only."""
-    cut, sequence, value = stored
-    assert isinstance(value, BlobReference), "of those in blobs_by_name"
-    bases = [base[:3] for base in value.bases]
-    return cut, sequence, (*value[:3], bases) if bases else value[:3]
 
 
 def decode_snapshot(data: bytes, path: str) -> Snapshot:

@@ -63,10 +63,10 @@ def segment_numbers_of(snapshot: Snapshot) -> set[int]:
     return {segment.number for segment in snapshot.segments}
 
 
-def without_dead_markers(names: Mapping[str, Stored], summaries: Sequence[Summary]) -> dict[str, Stored]:
-    """A deleted name stays on as a marker only while the log still holds entries that it must hide."""
-    living = dict(names)
-    for name in [name for name, stored in names.items() if stored.value is None]:
-        if not any(name in summary.last_sequence for summary in summaries):
-            del living[name]
-    return living
+def without_dead_markers(
+    old: Snapshot, changes: Mapping[str, Stored], summaries: Sequence[Summary]
+) -> dict[str, Stored | None]:
+    """The changes to what is stored of names; None for a deleted one, once the log holds no entries it must hide."""
+    deleted = old.deleted - changes.keys() | {name for name, stored in changes.items() if stored.value is None}
+    dead = [name for name in deleted if not any(name in summary.last_sequence for summary in summaries)]
+    return {**changes, **dict.fromkeys(dead)}
