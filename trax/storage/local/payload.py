@@ -18,9 +18,9 @@ from typing import overload
 from trax.storage.base import Entries, Record
 
 _SECTION = struct.Struct("<BB2xII")
+_U32 = struct.Struct("<I")
 assert _SECTION.size == 12
 _IN_EVERY_RECORD = 1  # section flag: no list of indices, the name is in each record of the frame
-_RECORD_COUNT_BYTES = 4
 _MAX_NAME_BYTES = 255  # the length of a name is a u8
 
 
@@ -107,9 +107,19 @@ def unpack_sections(
     payload: bytes, sequences: Sequence[int], wanted: Container[str] | None = None
 ) -> Iterator[Entries]:
     """The entries of each name, or of the ``wanted`` ones; ``sequences`` are those of the frame's records."""
-    for name, indices, lengths, start, end in _sections(payload, len(sequences), wanted):
-        own = sequences if indices is None else _Picked(sequences, indices)
-        yield Entries(name, own, payload[start:end], lengths)
+    for name, count, in_every, table, start, end in _sections(payload, len(sequences)):
+        if wanted is None or name in wanted:
+            own = sequences
+            if not in_every:
+                indices = struct.unpack_from(f"<{count}I", payload, table)
+                table += count * _U32.size
+                if indices[-1] >= len(sequences) or any(map(ge, indices, islice(indices, 1, None))):
+                    raise MalformedPayloadError("a section names records that its frame does not have")
+                own = _Picked(sequences, indices)
+            lengths = struct.unpack_from(f"<{count}I", payload, table)
+            if sum(lengths) != end - start:
+                raise MalformedPayloadError("a section's lengths do not add up")
+            yield Entries(name, own, payload[start:end], lengths)
 
 
 class _Picked(Sequence[int]):
@@ -137,15 +147,17 @@ class _Picked(Sequence[int]):
 
 
 def shares_of_sections(payload: bytes, record_count: int) -> Iterator[Share]:
-    """What each name has in a payload that :func:`pack_sections` has made, checked as closely as for reading it."""
-    for name, indices, _, start, end in _sections(payload, record_count, None):
-        yield name, record_count - 1 if indices is None else indices[-1], end - start
+    """What each name has in a payload that :func:`pack_sections` has made; its tables are not read but for that."""
+    for name, count, in_every, table, start, end in _sections(payload, record_count):
+        last = record_count - 1 if in_every else _U32.unpack_from(payload, table + (count - 1) * _U32.size)[0]
+        if last >= record_count:
+            raise MalformedPayloadError("a section names records that its frame does not have")
+        yield name, last, end - start
 
 
-def _sections(
-    payload: bytes, record_count: int, wanted: Container[str] | None
-) -> Iterator[tuple[str, Sequence[int] | None, Sequence[int], int, int]]:
-    """Of each section the name, the indices of its records (None: all), the lengths of the entries, and their place."""
+def _sections(payload: bytes, record_count: int) -> Iterator[tuple[str, int, int, int, int, int]]:
+    """Of each section the name, the number of its entries, whether that is one a record, and where its table, its data
+    and the next section begin."""
     position = 0
     names: set[str] = set()
     while position < len(payload):
@@ -154,24 +166,16 @@ def _sections(
         name_bytes, flags, count, data_bytes = _SECTION.unpack_from(payload, position)
         position += _SECTION.size
         in_every = flags & _IN_EVERY_RECORD
-        table_bytes = _RECORD_COUNT_BYTES * count * (1 if in_every else 2)
-        start = position + name_bytes + table_bytes
+        table = position + name_bytes
+        start = table + count * _U32.size * (1 if in_every else 2)
         end = start + data_bytes
-        if end > len(payload) or not 0 < count <= record_count:
-            raise MalformedPayloadError("a section is longer than its frame")
-        name = _name(payload[position : position + name_bytes])
+        if end > len(payload) or not 0 < count <= record_count or (in_every and count != record_count):
+            raise MalformedPayloadError("a section is longer or shorter than its frame")
+        name = _name(payload[position:table])
         if name in names:
             raise MalformedPayloadError("two sections of one name")
         names.add(name)
-        if wanted is None or name in wanted:
-            position += name_bytes
-            table = struct.unpack_from(f"<{table_bytes // _RECORD_COUNT_BYTES}I", payload, position)
-            indices, lengths = (None, table) if in_every else (table[:count], table[count:])
-            if sum(lengths) != data_bytes or (indices is None and count != record_count):
-                raise MalformedPayloadError("a section's lengths do not add up")
-            if indices is not None and (indices[-1] >= record_count or any(map(ge, indices, islice(indices, 1, None)))):
-                raise MalformedPayloadError("a section names records that its frame does not have")
-            yield name, indices, lengths, start, end
+        yield name, count, in_every, table, start, end
         position = end
 
 
