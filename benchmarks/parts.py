@@ -95,6 +95,7 @@ def parts(directory: Path, closing: ExitStack) -> dict[str, Callable[[], object]
     return {
         "in Python: a method call with one keyword, that does nothing": lambda: keyword_call(Idle().log),
         "in Python: one lock, taken and given back": take_lock,
+        "in Python: the least that a log() could do": lambda: keyword_call(Least().log),
         "msgpack.Packer.pack": pack_each,
         "the codec: types looked at, then packed": encode_each,
         "the record: names looked at, values encoded": make_records,
@@ -110,6 +111,21 @@ def parts(directory: Path, closing: ExitStack) -> dict[str, Callable[[], object]
 
 class Idle:
     def log(self, mapping: None = None, /, **entries: object) -> None: ...
+
+
+class Least:
+    """Each value packed before the call returns, in an order that threads share: no types, no names, no signals."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pack = msgpack.Packer().pack
+        self._kept: list[bytes] = []
+
+    def log(self, mapping: None = None, /, **entries: object) -> int:
+        with self._lock:
+            for value in entries.values():
+                self._kept.append(self._pack(value))
+            return len(self._kept)
 
 
 def count(state: int, entry: object) -> int:

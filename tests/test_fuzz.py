@@ -39,6 +39,7 @@ from trax.codecs import get_codec, table
 from trax.errors import CorruptionError, TraxError
 from trax.inspection import describe_store, verify_store
 from trax.interchange import export_store, import_store
+from trax.lengths import check_lengths
 from trax.repair import Repair
 from trax.storage.base import BlobReference
 from trax.storage.local.blob_reader import BlobReader
@@ -606,6 +607,14 @@ def test_lengths_that_lie_inside_one_another_take_no_memory(nbytes: int) -> None
         lambda: read_blob(blob),
     ):
         assert peak_of(act) < 4 * MEBIBYTE + 200 * len(data)
+
+
+@pytest.mark.parametrize(("headers", "nbytes"), [(9, 2_000), (1_000, 2_000), (8, 50_000), (1, 300_000)])
+def test_lengths_that_could_take_memory_together_are_looked_at_first(headers: int, nbytes: int) -> None:
+    lying = array_header(nbytes) * headers + bytes(nbytes - 2)
+    with pytest.raises(msgpack.OutOfData):
+        check_lengths(lying)
+    check_lengths(msgpack.packb([[0] * nbytes]))
 
 
 def read_blob(blob: reseal.Blob) -> None:

@@ -34,10 +34,15 @@ Share = tuple[str, int, int]
 
 def pack_sections(records: Sequence[Record]) -> tuple[bytes, list[Share]]:
     """The payload, and what each name has in it."""
-    if len(records) == 1:
-        return _pack_one(records[0])
     parts: list[bytes] = []
     shares: list[Share] = []
+    if len(records) == 1:
+        for name, data in records[0].items():
+            nbytes = len(data)
+            header, encoded_name = _section_of_one(name)
+            parts += header.pack(len(encoded_name), _IN_EVERY_RECORD, 1, nbytes, encoded_name, nbytes), data
+            shares.append((name, 0, nbytes))
+        return b"".join(parts), shares
     same = _columns_of_same_names(records)
     if same is not None:
         for name, encodings in zip(records[0], same, strict=True):
@@ -52,17 +57,6 @@ def pack_sections(records: Sequence[Record]) -> tuple[bytes, list[Share]]:
         for name, (indices, encodings) in columns.items():
             listed = indices if len(indices) < len(records) else None
             shares.append(_pack_section(parts, name, listed, encodings, indices[-1]))
-    return b"".join(parts), shares
-
-
-def _pack_one(record: Record) -> tuple[bytes, list[Share]]:
-    parts: list[bytes] = []
-    shares: list[Share] = []
-    for name, data in record.items():
-        nbytes = len(data)
-        header, encoded_name = _section_of_one(name)
-        parts += header.pack(len(encoded_name), _IN_EVERY_RECORD, 1, nbytes, encoded_name, nbytes), data
-        shares.append((name, 0, nbytes))
     return b"".join(parts), shares
 
 

@@ -91,16 +91,17 @@ class SegmentWriter:
     def append(self, first_sequence: int, commits: Sequence[Commit]) -> None:
         """Write records of consecutive sequences behind the tail; after an error the tail is where it was."""
         tail = self.tail
-        if len(commits) == 1:
-            data, tail = self._records_frame(first_sequence, commits[0], tail)
-        else:
-            parts: list[bytes] = []
-            for records in _frames(commits):
-                data, tail = self._records_frame(first_sequence, records, tail)
-                parts.append(data)
-                first_sequence += len(records)
-            data = b"".join(parts)
-        self._write(data, tail)
+        frames: list[bytes] = []
+        for records in commits if len(commits) == 1 else _frames(commits):
+            payload, shares = self._pack(records)
+            # The summary may say too much after an error, never too little: an entry that it doesn't know of would be
+            # thrown away with its segment.
+            for name, last_index, nbytes in shares:
+                self.summary.add(name, first_sequence + last_index, nbytes)
+            frame, tail = self._frame(payload, first_sequence, len(records), 0, tail)
+            frames.append(frame)
+            first_sequence += len(records)
+        self._write(b"".join(frames), tail)
 
     def append_survivors(self, sequences: Sequence[int], records: Sequence[Record]) -> None:
         """Write records that keep the sequences they had elsewhere, with gaps between them, as one frame."""
@@ -174,14 +175,6 @@ class SegmentWriter:
     def empty(self) -> bool:
         """Whether there are no records in it."""
         return self.tail.sequence == self.before
-
-    def _records_frame(self, first_sequence: int, records: Sequence[Record], tail: Tail) -> tuple[bytes, Tail]:
-        payload, shares = self._pack(records)
-        # The summary may say too much after an error, never too little: an entry that it doesn't know of would be
-        # thrown away with its segment.
-        for name, last_index, nbytes in shares:
-            self.summary.add(name, first_sequence + last_index, nbytes)
-        return self._frame(payload, first_sequence, len(records), 0, tail)
 
     def _frame(self, payload: bytes, first_sequence: int, count: int, flags: int, tail: Tail) -> tuple[bytes, Tail]:
         """The bytes that come next behind ``tail``, and the tail behind them."""
