@@ -13,7 +13,7 @@ from trax.storage.base import Entries, Stored, View
 
 _MANY_ENTRIES = 64
 _MANY_BYTES = 1 << 15
-_TOGETHER = 128
+_TOGETHER = 256
 
 ReplayLog = Callable[[Any, Any], Any]
 """``replay_log(state, entry) -> state``: what one entry makes of a state."""
