@@ -50,6 +50,7 @@ from trax.storage.local.payload import (
     pack_lines,
     pack_sections,
     pack_sequences,
+    shares_of_sections,
     split_sequences,
     unpack_lines,
     unpack_sections,
@@ -177,9 +178,22 @@ def quiet() -> Iterator[None]:
 def hostile_sections(dice: random.Random) -> None:
     records = [{name: dice.choice(VALUES) for name in ("a", "bb")[: dice.randrange(1, 3)]} for _ in range(3)]
     payload = hostile.mutate_bytes(pack_sections(records)[0], dice)
-    found = list(unpack_sections(payload, range(5, 5 + dice.choice([1, 2, 3, 4, 2**32 - 1]))))
+    count = dice.choice([1, 2, 3, 4, 2**32 - 1])
+    with contextlib.suppress(MalformedPayloadError):
+        assert all(last < count for _, last, _ in shares_of_sections(payload, count))
+    found = list(unpack_sections(payload, range(5, 5 + count)))
+    shares = [(entries.name, entries.sequences[-1] - 5, len(entries.data)) for entries in found]
+    assert list(shares_of_sections(payload, count)) == shares
     assert sum(len(entries.data) for entries in found) <= len(payload)
     assert all(len(entries.sequences) == len(entries.lengths) for entries in found)
+
+
+def test_a_section_must_not_name_a_record_that_its_frame_does_not_have() -> None:
+    payload, _ = pack_sections([{"a": b"1"}, {"b": b"2"}])
+    assert [*shares_of_sections(payload, 2)] == [("a", 0, 1), ("b", 1, 1)]
+    for read in (lambda: [*shares_of_sections(payload, 1)], lambda: [*unpack_sections(payload, range(1))]):
+        with pytest.raises(MalformedPayloadError, match="does not have"):
+            read()
 
 
 def hostile_lines(dice: random.Random) -> None:
