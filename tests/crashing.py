@@ -52,6 +52,8 @@ def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(directory, "INLINE_BYTES", 64)
     monkeypatch.setattr(limits, "OUT_OF_BAND_BYTES", 100)
     monkeypatch.setattr(blob, "CHUNK_BYTES", CHUNK_BYTES)
+    monkeypatch.setattr(blob, "_LARGE_BYTES", 4 * CHUNK_BYTES)
+    monkeypatch.setattr(blob, "_LARGE_ALIGNMENT_BYTES", 128)
     monkeypatch.setattr(segment, "_ALLOCATE_FIRST_BYTES", 1024)
 
 

@@ -23,6 +23,7 @@ from trax.storage.local import blob
 from trax.storage.local.fs import LocalFileSystem
 
 MEBIBYTE = 1 << 20
+BEGIN = 1 << 16  # where the first buffer of a blob lies
 SEED = os.environ.get("TRAX_SEED", "1")
 
 
@@ -60,7 +61,7 @@ def test_only_the_chunks_that_have_changed_are_written(tmp_path: Path) -> None:
         store.checkpoint(x=array)
         store.log(x=b"entry")
         assert bases(tmp_path / "s") == [1]
-        assert MEBIBYTE + 100 < files_of(tmp_path / "s")[2] < MEBIBYTE + 1000
+        assert MEBIBYTE + 100 < files_of(tmp_path / "s")[2] - BEGIN < MEBIBYTE + 1000
         assert np.array_equal(store.recover("x", None, lambda state, _: state), array)
     with reopen_and_check(tmp_path / "s", differential=True) as store:
         array[0] ^= 1  # the next process goes on where that one was
@@ -258,12 +259,12 @@ def test_a_chunk_that_was_damaged_on_the_disk_is_written_again(tmp_path: Path) -
     array = an_array(8)
     with trax.Trax(tmp_path / "s", differential=True) as store:
         store.checkpoint(x=array)
-        flip(tmp_path / "s" / "blobs" / "00000001", 64 + 5 * MEBIBYTE)
+        flip(tmp_path / "s" / "blobs" / "00000001", BEGIN + 5 * MEBIBYTE)
         assert store.verify().problems
         store.checkpoint(x=array)
         assert bases(tmp_path / "s") == [1]
         assert store.verify().problems == [], "nobody reads the damaged one any more"
-        flip(tmp_path / "s" / "blobs" / "00000002", 64)
+        flip(tmp_path / "s" / "blobs" / "00000002", BEGIN)
         (problem,) = store.verify().problems
         assert isinstance(problem, CorruptionError) and problem.path == str(tmp_path / "s" / "blobs" / "00000002")
         store.checkpoint(x=array)
@@ -303,9 +304,11 @@ def test_a_file_that_can_not_be_leant_on_is_not(tmp_path: Path, damage: str, num
 def test_a_chunk_that_can_not_be_read_is_written_again(tmp_path: Path) -> None:
     class BadSector(LocalFileSystem):
         bad = False
+        asked = 0
 
         def preadinto(self, fd: int, target: memoryview, offset: int) -> int:
-            if self.bad and offset == 64 + 3 * MEBIBYTE:
+            if self.bad and offset == BEGIN + 3 * MEBIBYTE:
+                self.asked += 1
                 raise OSError(5, "Input/output error")
             return super().preadinto(fd, target, offset)
 
@@ -315,6 +318,7 @@ def test_a_chunk_that_can_not_be_read_is_written_again(tmp_path: Path) -> None:
         store.checkpoint(x=array)
         fs.bad = True
         store.checkpoint(x=array)
+        assert fs.asked == 1
         assert bases(tmp_path / "s") == [1]
         assert np.array_equal(store.recover("x"), array), "from its new place"
     reopen_and_check(tmp_path / "s").close()
@@ -328,7 +332,7 @@ def test_damage_that_equals_the_value_is_not_leant_on(tmp_path: Path, what: str)
         if what == "a mapped value":
             array = store.recover("x", mmap=True)
         with open(tmp_path / "s" / "blobs" / "00000001", "r+b") as file:
-            file.seek(64 + 5 * MEBIBYTE)
+            file.seek(BEGIN + 5 * MEBIBYTE)
             file.write(bytes(MEBIBYTE))
         if what != "a mapped value":
             array[5 * MEBIBYTE : 6 * MEBIBYTE] = 0
@@ -525,7 +529,8 @@ def test_a_repair_drops_the_value_whose_base_is_gone_or_goes_back(tmp_path: Path
     with trax.Trax(tmp_path / "s", differential=True, keep=keep) as store:
         store.checkpoint(x=first, y="stays")
         store.checkpoint(x=second)
-    flip(tmp_path / "s" / "blobs" / ("00000001" if keep == 1 else "00000002"), 64 + (2 * MEBIBYTE if keep == 1 else 0))
+    damaged, place = ("00000001", 2 * MEBIBYTE) if keep == 1 else ("00000002", 0)
+    flip(tmp_path / "s" / "blobs" / damaged, BEGIN + place)
     with Repair(tmp_path / "s") as repair:
         if keep == 1:
             assert any("blobs/00000002, blobs/00000001" in one for one in repair.plan.lost)
@@ -597,13 +602,13 @@ def test_what_no_writer_says_of_bases_is_refused_though_the_checksums_are_right(
     assert_refused(spread.copy(), with_high_numbers, "contents make no sense")
     assert_refused(spread.copy(), in_snapshot(lambda value: value[3].pop()), "its index makes no sense")
     indexes: list[Any] = [
-        [[1, 3, 64], *runs[1:]],
+        [[1, 3, BEGIN], *runs[1:]],
         [[count, min(file, 1), offset] for count, file, offset in runs],
         [[count, file, offset + (1 << 23 if file == 1 else 0)] for count, file, offset in runs],
-        [[count, file, offset - (64 if file == 2 else 0)] for count, file, offset in runs],
-        [*runs, [1, 1, 64]],
-        [[0, 1, 64], *runs],
-        [[-1, 1, 64], [1, 1, 64], *runs],
+        [[count, file, offset - (BEGIN if file == 2 else 0)] for count, file, offset in runs],
+        [*runs, [1, 1, BEGIN]],
+        [[0, 1, BEGIN], *runs],
+        [[-1, 1, BEGIN], [1, 1, 64], *runs],
         [[True, *runs[0][1:]], *runs[1:]],
         [[*run, 0] for run in runs],
         runs[:-1],

@@ -311,7 +311,7 @@ class StoreReader:
                 size = min(count * 2**20, length - len(buffers[-1]))
                 buffers[-1] += files[file][0][offset : offset + size]
                 if file == 0:
-                    assert offset in (end, end + -end % 64)
+                    assert offset in (end, end + -end % (64 if length < 2**20 else 2**16))
                     end = offset + size
             self.runs.append([*runs])
             chunks = [buffers[-1][start : start + 2**20] for start in range(0, length, 2**20)]
@@ -463,6 +463,7 @@ def test_the_limits_on_the_page_are_those_of_the_code(page: Page) -> None:
     assert limits.MAX_ENTRY_BYTES == encoding.MAX_COMMIT_BYTES == 2**30 and limits.MAX_DEPTH == 100
     assert (limits.OUT_OF_BAND_BYTES, directory.INLINE_BYTES) == (16384, 4096)
     assert (blob.CHUNK_BYTES, blob._ALIGNMENT_BYTES, blob.MAX_BASES) == (2**20, 64, 16)
+    assert (blob._LARGE_BYTES, blob._LARGE_ALIGNMENT_BYTES) == (1_048_576, 65_536)
     assert (segment.FRAME_RECORDS, segment.FRAME_BYTES) == (128, 64 * 1024)
     for text in (
         "1 to 255 bytes",
@@ -470,7 +471,8 @@ def test_the_limits_on_the_page_are_those_of_the_code(page: Page) -> None:
         "at most 4096 bytes",
         "1,048,576 bytes",
         "1 to 16 earlier files",
-        "multiple of 64",
+        "multiple of 64,",
+        "multiple of 65,536",
         "128\nrecords",
     ):
         assert text in page.text

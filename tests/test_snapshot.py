@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+import trax
 from trax.storage.base import BlobReference, Stored
 from trax.storage.local.segment import Summary
 from trax.storage.local.snapshot import SegmentReference, Snapshot, decode_snapshot, encode_snapshot
@@ -42,6 +44,16 @@ def test_what_follows_is_what_would_be_made_anew(steps: list[tuple[dict[str, Sto
         assert snapshot.deleted == anew.deleted == {name for name, one in names.items() if one.value is None}
         assert encode_snapshot(snapshot) == encode_snapshot(anew)
         assert decode_snapshot(encode_snapshot(snapshot), "snapshot") == anew
+
+
+def test_a_snapshot_that_is_kept_takes_no_memory_for_a_commit_that_was(tmp_path: Path) -> None:
+    with trax.Trax(tmp_path / "s", keep=3) as store:
+        for step in range(4):
+            store.checkpoint({f"{step} of many names": step})
+        now, kept, *_ = store._storage._state  # type: ignore[union-attr]
+        assert "packed" in vars(now)
+        assert [len(one.names) for one in kept] == [2, 3]
+        assert not any("packed" in vars(one) for one in kept)
 
 
 def _value(kind: object, number: int) -> bytes | BlobReference | None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import trax
+from tests import reseal
 from tests.helpers import reopen_and_check
 from trax import errors
 
@@ -557,6 +558,16 @@ class TestLargeValuesOfBatches:
                 assert "x" not in store
         with reopen_and_check(tmp_path / "s") as store:
             assert np.array_equal(store.recover("x", None, add), array)
+
+    def test_large_arrays_begin_where_the_system_writes_them_fast(self, tmp_path: Path) -> None:
+        small, large = np.ones(20_001, dtype=np.uint8), np.ones((1 << 20) + 1, dtype=np.uint8)
+        with trax.Trax(tmp_path / "s") as store:
+            store.checkpoint(x=[small, large, small, large])
+        blob = reseal.Blob.parse((tmp_path / "s" / "blobs" / "00000001").read_bytes())
+        behind = 65_536 + len(large)
+        assert [place for place, *_ in blob.index] == [64, 65_536, behind + 63, 2 * 65_536 + (1 << 20)]
+        with reopen_and_check(tmp_path / "s") as store:
+            assert [len(one) for one in store.recover("x", mmap=True)] == [20_001, (1 << 20) + 1] * 2
 
     def test_a_batch_that_fails_leaves_no_file(self, tmp_path: Path) -> None:
         with trax.Trax(tmp_path / "s") as store:

@@ -1,7 +1,8 @@
 """One large value in a file of its own: how it is laid out (``docs/format.rst``), and how it is written, once.
 
-The buffers come first, each at a multiple of 64 bytes so that it can be mapped; then the head; then an index with one
-CRC-32 a chunk of each buffer; last a footer whose checksum seals all of it, and which the snapshot repeats.
+The buffers come first, each at a multiple of 64 bytes so that it can be mapped, and the large ones at one of 64 KiB,
+since the page cache takes them in large pieces then. Next come the head, and an index with one CRC-32 a chunk of each
+buffer; last a footer whose checksum seals all of it, and which the snapshot repeats.
 
 A differential blob has only some of the chunks. Its index says of the others where they lie in earlier files, its
 *bases*, and repeats their checksums: it can be read without the heads and the indexes of these.
@@ -37,6 +38,8 @@ CHECKSUM = struct.Struct("<I")
 FOOTER_BYTES = FOOTER.size + CHECKSUM.size
 assert FOOTER_BYTES == 48
 _ALIGNMENT_BYTES = 64
+_LARGE_BYTES = 1 << 20
+_LARGE_ALIGNMENT_BYTES = 1 << 16
 CHUNK_BYTES = 1 << 20
 _WRITEBACK_BYTES = 1 << 23
 _AHEAD = 2
@@ -72,7 +75,7 @@ def write_blob(
     offset = write_all(fs, fd, header, 0)
     index = []
     for buffer, elsewhere in zip(encoded.buffers, known, strict=True):
-        start = offset + -offset % _ALIGNMENT_BYTES
+        start = offset + -offset % _alignment_bytes(buffer)
         written, end = _write_buffer(fs, fd, start, buffer, elsewhere, background=encoded.background)
         chunks = [chunk for _, chunk in sorted({**elsewhere, **written}.items())]
         checksums = struct.pack(f"<{len(chunks)}I", *(chunk.checksum for chunk in chunks))
@@ -98,7 +101,13 @@ def write_blob(
 
 def beside_the_data_bytes(encoded: Encoded) -> int:
     """So much does a blob take at most beside the bytes of the value: its frame, its index, what aligns buffers."""
-    return 256 + sum(128 + 24 * -(-buffer.nbytes // CHUNK_BYTES) for buffer in encoded.buffers)
+    index_bytes = sum(64 + 24 * -(-buffer.nbytes // CHUNK_BYTES) for buffer in encoded.buffers)
+    return 256 + index_bytes + sum(map(_alignment_bytes, encoded.buffers))
+
+
+def _alignment_bytes(buffer: Buffer) -> int:
+    """The buffer begins at a multiple of so many."""
+    return _LARGE_ALIGNMENT_BYTES if buffer.nbytes >= _LARGE_BYTES else _ALIGNMENT_BYTES
 
 
 def _write_buffer(

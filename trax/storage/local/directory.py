@@ -418,6 +418,7 @@ class LocalStorage:
         self._commit_point.replace(new.snapshot)
         self._state = new.without_forgotten_summaries()
         self._commit_point.unsettled = False
+        old.snapshot.forget()
         if new.writer is not old.writer:
             with suppress(OSError):  # the room that it never used; what lies behind a sealed length is not read
                 old.writer.cut_back()

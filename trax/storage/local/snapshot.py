@@ -92,6 +92,10 @@ class Snapshot:
         new.__dict__["deleted"] = self.deleted - changes.keys() | _deleted(stored)
         return new
 
+    def forget(self) -> None:
+        """Give back the memory of what only the next commit asks for: there was one, and this snapshot is kept."""
+        self.__dict__.pop("packed", None)
+
     @cached_property
     def packed(self) -> dict[str, bytes]:
         """Each name, and what is stored of it, as they stand in the file."""
