@@ -98,7 +98,7 @@ def test_a_blob_says_which_value_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mmap", [False, True])
 def test_the_first_bad_place_of_a_large_value_is_named_whichever_thread_meets_it(tmp_path: Path, mmap: bool) -> None:
-    mebibyte = 1 << 20
+    mebibyte, begin = 1 << 20, 1 << 16
     array = np.frombuffer(bytes(range(256)) * 4096 * 12 + b"end", dtype=np.uint8)  # large bytes are never mapped
     with trax.Trax(tmp_path / "s") as store:
         store.checkpoint(x=array)
@@ -109,11 +109,11 @@ def test_the_first_bad_place_of_a_large_value_is_named_whichever_thread_meets_it
     for bad in ([0], [5], [6], [12], [3, 9], [9, 3], [7, 11]):
         data = bytearray(whole)
         for place in bad:
-            data[64 + place * mebibyte + (1 if place == 12 else 1000)] ^= 1
+            data[begin + place * mebibyte + (1 if place == 12 else 1000)] ^= 1
         blob.write_bytes(data)
         with trax.Trax(tmp_path / "s", mode="r") as store, pytest.raises(CorruptionError) as caught:
             store.recover("x", mmap=mmap)
-        assert caught.value.offset == 64 + min(bad) * mebibyte
+        assert caught.value.offset == begin + min(bad) * mebibyte
 
 
 def test_a_first_segment_that_a_writer_has_opened_had_a_snapshot(tmp_path: Path) -> None:
