@@ -82,6 +82,8 @@ class Case:
     contestants: Sequence[Contestant]
     figures: Sequence[Figure] = (RATE,)
     bars: Sequence[Bar] = ()
+    tries: int = 1
+    """In a full run each contestant has so many turns a round, and the best, by the first figure, counts."""
 
 
 def versus(

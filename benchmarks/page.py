@@ -80,7 +80,9 @@ def case_part(results: CaseResults, picture: str) -> str:
     """A picture, the table, the bars, and what each contestant does."""
     case = results.case
     sizes = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in results.data["sizes"].items())
-    lines = [f".. image:: {picture}", f"   :alt: {case.title}", "", f"Sizes: {sizes}.", ""]
+    tries = results.data["tries"]
+    best = "" if tries == 1 else f" Of each contestant's {tries} turns a round the best counts."
+    lines = [f".. image:: {picture}", f"   :alt: {case.title}", "", f"Sizes: {sizes}.{best}", ""]
     lines += simple_table(_emphasised(results))
     if case.bars:
         lines += ["", *simple_table([["bar", "required", "reached", "verdict"], *bar_rows(results)])]

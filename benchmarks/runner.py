@@ -34,15 +34,19 @@ def run_case(case: Case, scale: Scale, rounds: int, directory: Path, say: Callab
         # In another order each round, the same in each run: what the one before leaves behind (a warm disk, a full
         # journal, blocks to be discarded) is not always given to the same.
         for contestant in random.Random(number).sample(case.contestants, len(case.contestants)):
-            outcome = outcomes[contestant.name]
-            if "skipped" not in outcome and "error" not in outcome:
-                _turn(case, contestant, scale, directory, outcome)
+            _round(case, contestant, scale, directory, outcomes[contestant.name])
         say(f"{case.key}: round {number + 1} of {rounds}")
     shutil.rmtree(directory / case.key, ignore_errors=True)
     for name, outcome in outcomes.items():
         if trouble := outcome.get("error") or outcome.get("skipped"):
             say(f"{case.key}: {name}: {'failed' if 'error' in outcome else 'skipped'}: {trouble}")
-    return {"title": case.title, "sizes": dict(case.sizes[scale]), "contestants": outcomes}
+    sizes = dict(case.sizes[scale])
+    return {"title": case.title, "sizes": sizes, "tries": tries(case, scale), "contestants": outcomes}
+
+
+def tries(case: Case, scale: Scale) -> int:
+    """How often each contestant works in a round."""
+    return case.tries if scale == "full" else 1
 
 
 def environment() -> dict[str, str]:
@@ -61,9 +65,22 @@ def missing(contestant: Contestant) -> str:
     return f"{' and '.join(absent)} not installed" if absent else ""
 
 
+def _round(case: Case, contestant: Contestant, scale: Scale, directory: Path, outcome: dict[str, Any]) -> None:
+    """Add the figures of its best turn to the outcome."""
+    turns: list[dict[str, float]] = []
+    for _ in range(tries(case, scale)):
+        if "skipped" not in outcome and "error" not in outcome:
+            turns += _turn(case, contestant, scale, directory, outcome)
+    if turns:
+        first = case.figures[0]
+        best = max if first.higher_is_better else min
+        outcome["rounds"].append(best(turns, key=lambda figures: figures[first.key]))
+
+
 def _turn(
     case: Case, contestant: Contestant, scale: Scale, directory: Path, outcome: dict[str, Any], *, prepare: bool = False
-) -> None:
+) -> list[dict[str, float]]:
+    """What it reported; nothing, if it could not take part, which the outcome says then."""
     place = directory / case.key / contestant.name.replace("/", "-")
     place.mkdir(parents=True, exist_ok=True)
     if scale != "tiny":
@@ -76,19 +93,20 @@ def _turn(
         )
     except subprocess.TimeoutExpired:
         outcome["error"] = f"it was not done after {TIMEOUT_S:,} s"
-    else:
-        _take(done, outcome, prepare=prepare)
-    if contestant.prepare is None:
-        shutil.rmtree(place)
+        return []
+    finally:
+        if contestant.prepare is None:
+            shutil.rmtree(place)
+    return _reported(done, outcome)
 
 
-def _take(done: subprocess.CompletedProcess[str], outcome: dict[str, Any], *, prepare: bool) -> None:
+def _reported(done: subprocess.CompletedProcess[str], outcome: dict[str, Any]) -> list[dict[str, float]]:
     if done.returncode:
         print(done.stderr, file=sys.stderr)
         outcome["error"] = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
-        return
+        return []
     said = json.loads(done.stdout.splitlines()[-1])
     if "skipped" in said:
         outcome["skipped"] = said["skipped"]
-    elif not prepare:
-        outcome["rounds"].append({key: float(f"{value:.6g}") for key, value in said["figures"].items()})
+        return []
+    return [{key: float(f"{value:.6g}") for key, value in said["figures"].items()}]

@@ -186,6 +186,29 @@ def test_a_contestant_that_fails_fails_the_run(benchmarks: ModuleType, tmp_path:
     assert any("absent: skipped: no_such_module not installed" in line for line in said)
 
 
+def test_the_best_turn_of_a_round_counts(
+    benchmarks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import runner
+    from benchmarks.model import Case, Contestant, Figure
+
+    sizes = {"full": {"count": 1}, "quick": {"count": 1}}
+    contestants = [Contestant("trax", "trax", "", lambda task: None)]
+    faster, slower = {"rate": 2.0, "waited": 8.0}, {"rate": 1.0, "waited": 9.0}
+    turns = iter([slower, faster, slower] * 5)
+    monkeypatch.setattr(runner, "_turn", lambda *arguments: [next(turns)])
+
+    def rounds(scale: str, first: Figure) -> Any:
+        case = Case("B1", "", sizes, contestants, figures=[first], tries=3)
+        result = runner.run_case(case, scale, 2, tmp_path, lambda text: None)
+        assert result["tries"] == (3 if scale == "full" else 1)
+        return result["contestants"]["trax"]["rounds"]
+
+    assert rounds("full", Figure("rate", "", "")) == [faster, faster]
+    assert rounds("full", Figure("rate", "", "", higher_is_better=False)) == [slower, slower]
+    assert rounds("quick", Figure("rate", "", "")) == [slower, faster]
+
+
 # What is made of the figures
 
 

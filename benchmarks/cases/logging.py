@@ -140,6 +140,7 @@ B1 = Case(
         versus(TRAX, "SQLite, one transaction", at_least=2),
         versus(TRAX, ONE_A_CALL, at_least=2, text="trax to the best that takes one record a call"),
     ],
+    tries=3,
 )
 B1_LARGE = Case(
     "B1-large",
@@ -155,6 +156,7 @@ B1_LARGE = Case(
         ),
         versus(TRAX, ONE_A_CALL, at_least=2, text="trax to the best that takes one record a call"),
     ],
+    tries=3,
 )
 
 # B2: the operating system has each record when the call returns
@@ -201,6 +203,7 @@ B2 = Case(
         versus(TRAX, "RocksDB, put", at_least=1.0),
         versus(TRAX, "SQLite, commit each", at_least=4),
     ],
+    tries=3,
 )
 
 # B3: each record is on stable storage when the call returns
@@ -268,6 +271,7 @@ B3 = Case(
         versus(TRAX, "pwrite, fdatasync", at_least=0.95),
         versus(TRAX, B3_PEERS, at_least=1.3, text="trax to the best peer"),
     ],
+    tries=3,
 )
 
 # B4: the same from several threads
@@ -349,6 +353,7 @@ def _in_threads(threads: int) -> Case:
             ),
             Bar("trax, p99 of a call, in fsyncs (median call of the limit)", p99_in_syncs, at_most=6),
         ],
+        tries=3,
     )
 
 

@@ -122,6 +122,7 @@ B5 = Case(
         versus("trax", "LMDB", at_least=1.4),
         no_more_than("trax", EXTRA, 5 << 20),
     ],
+    tries=3,
 )
 
 # B6: the same records over many names
@@ -192,6 +193,7 @@ B6 = Case(
         ),
     ],
     bars=[_time_to_one("together", 1.5), _time_to_one("one by one")],
+    tries=3,
 )
 
 CASES = [B5, B6]
