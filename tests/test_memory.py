@@ -6,8 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import trax
 
 NBYTES = 200_000_000
 SCRIPT = """
@@ -66,3 +69,26 @@ def test_loading_an_array_makes_one_copy(tmp_path: Path) -> None:
     assert extra(tmp_path / "s", "save") <= 0.1
     assert 0.9 < extra(tmp_path / "s", "load") < 1.1
     assert extra(tmp_path / "s", "map") < 1.1  # the pages of the file, which the system can take back
+
+
+def test_few_entries_at_a_time_that_the_garbage_collector_looks_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 1500
+    with trax.Trax(tmp_path / "store", sync="os", buffer_bytes=1 << 20) as store:
+        for step in range(count):
+            store.log(flat={"step": step}, nested={"steps": [step]})
+        decode_many = type(store._codec).decode_many
+        for name, most in (("nested", 128), ("flat", 1024)):
+            sizes: list[int] = []
+
+            def watched(codec: Any, data: bytes, lengths: Any, sizes: list[int] = sizes) -> list[Any]:
+                sizes.append(len(lengths))
+                return decode_many(codec, data, lengths)
+
+            monkeypatch.setattr(type(store._codec), "decode_many", watched)
+            store.checkpoint_at(0, {name: 0})
+            folded = store.recover(name, replay_log=lambda state, entry: state + 1)
+            assert (folded, sum(sizes)) == (count, count)
+            assert max(sizes) <= most, sizes
+            assert name == "nested" or max(sizes) > 128, sizes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from operator import length_hint
@@ -13,7 +14,8 @@ from trax.storage.base import Entries, Stored, View
 
 _MANY_ENTRIES = 64
 _MANY_BYTES = 1 << 15
-_TOGETHER = 256
+_TOGETHER = 128  # entries that are decoded at once: with more new objects the garbage collector takes its share,
+_UNTRACKED_TOGETHER = 1024  # but for such as it does not look into, numbers or dicts of them for instance
 
 ReplayLog = Callable[[Any, Any], Any]
 """``replay_log(state, entry) -> state``: what one entry makes of a state."""
@@ -39,6 +41,7 @@ class Fold:
         self._held: list[Entries] = []
         self._held_entries = 0
         self._held_bytes = 0
+        self._together = _TOGETHER
 
     def add(self, entries: Entries) -> None:
         """Fold some entries, or hold them back for a while.
@@ -54,12 +57,14 @@ class Fold:
     def finish(self) -> None:
         """Fold everything that was added."""
         held, self._held, self._held_entries, self._held_bytes = self._held, [], 0, 0
-        for entries in _in_parts(held[0]) if len(held) == 1 else ([held] if held else ()):
+        for entries in _in_parts(held[0], self._together) if len(held) == 1 else ([held] if held else ()):
             self._fold(entries)
 
     def _fold(self, held: Sequence[Entries]) -> None:
         state, replay_log = self.state, self._replay_log
-        remaining = iter(decode_entries(self._codec, held, self._path))
+        decoded = decode_entries(self._codec, held, self._path)
+        self._together = _TOGETHER if any(map(gc.is_tracked, decoded[-1:])) else _UNTRACKED_TOGETHER
+        remaining = iter(decoded)
         try:
             for entry in remaining:
                 before = state
@@ -89,17 +94,17 @@ def _sequence(held: Sequence[Entries], remaining: Iterator[Any]) -> int:
     return [*chain.from_iterable(entries.sequences for entries in held)][-1 - length_hint(remaining)]
 
 
-def _in_parts(entries: Entries) -> Iterator[Sequence[Entries]]:
-    """At most _TOGETHER entries each: with more new objects at once the garbage collector takes its share."""
+def _in_parts(entries: Entries, most: int) -> Iterator[Sequence[Entries]]:
+    """At most so many entries each."""
     name, sequences, data, lengths = entries
-    if len(lengths) <= _TOGETHER:
+    if len(lengths) <= most:
         yield [entries]
         return
     start = 0
-    for first in range(0, len(lengths), _TOGETHER):
-        part = lengths[first : first + _TOGETHER]
+    for first in range(0, len(lengths), most):
+        part = lengths[first : first + most]
         end = start + sum(part)
-        yield [Entries(name, sequences[first : first + _TOGETHER], data[start:end], part)]
+        yield [Entries(name, sequences[first : first + most], data[start:end], part)]
         start = end
 
 
