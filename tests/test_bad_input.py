@@ -12,6 +12,8 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from tests.helpers import reopen_and_check
 from tests.test_pitfalls import Stubborn, read_tree
 from trax import errors
 from trax.codecs import limits
-from trax.storage.local.fs import LocalFileSystem
+from trax.storage.local.fs import LocalFileSystem, _Removal, wait_for_removals
 
 
 def test_a_path_that_is_a_file(tmp_path: Path) -> None:
@@ -105,18 +107,21 @@ def test_a_directory_that_can_not_be_written(tmp_path: Path, number: int) -> Non
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of one megabyte, or of so many as the test says."""
+    megabytes = getattr(request, "param", 1)
     disk = tmp_path / "disk"
     disk.mkdir()
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("mounting a small disk needs root")
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(disk)], capture_output=True, text=True
     )
     if mounted.returncode != 0:
         pytest.skip(f"a small disk can't be mounted here: {mounted.stderr.strip()}")
     yield disk
     gc.collect()  # a test that failed has left its store open
+    wait_for_removals()
     subprocess.run(["umount", str(disk)], check=True)
 
 
@@ -145,6 +150,54 @@ def test_a_full_disk_loses_nothing_and_can_be_made_room_on(small_disk: Path, syn
     store.close()
     with reopen_and_check(small_disk / "s") as store:
         assert store.recover("a", None, fold) == ["folded", *["y" * 1000] * 50]
+
+
+@pytest.mark.parametrize("small_disk", [40], indirect=True)
+def test_a_save_waits_for_the_space_of_the_value_it_replaces(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file before the last is removed, but the system is slow to free what it takes."""
+
+    def slowly(removal: _Removal) -> None:
+        time.sleep(0.5)
+        removal._fd.close()
+
+    monkeypatch.setattr(_Removal, "run", slowly)
+    with trax.Trax(small_disk / "s") as store:
+        for number in range(4):
+            store.checkpoint(a=np.full(1 << 21, float(number)))
+            assert len(list((small_disk / "s" / "blobs").iterdir())) == 1, "the name is gone at once"
+        with pytest.raises(errors.DiskFullError):
+            store.checkpoint(b=np.zeros(1 << 22))
+    assert not wait_for_removals(), "close() has waited, so that the disk can be unmounted"
+    with reopen_and_check(small_disk / "s") as store:
+        assert (store.recover("a") == 3.0).all()
+
+
+@pytest.mark.parametrize("can_start", [True, False], ids=["", "no new threads"])
+def test_a_removed_file_is_let_go_of(tmp_path: Path, can_start: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    path = tmp_path / "large"
+    path.write_bytes(bytes(1 << 23))
+    with path.open("rb") as held:
+        if not can_start:
+            monkeypatch.setattr(_Removal, "start", refuse)
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            LocalFileSystem().unlink(str(path))
+            assert not path.exists()
+            wait_for_removals()
+        assert warned == []
+        inode = os.fstat(held.fileno()).st_ino
+        others = [fd for fd in os.listdir("/proc/self/fd") if int(fd) != held.fileno() and _inode(fd) == inode]
+    assert others == []
+
+
+def _inode(fd: str) -> int | None:
+    try:
+        return os.fstat(int(fd)).st_ino
+    except OSError:  # the directory that is listed was among them
+        return None
 
 
 def test_a_buffered_record_that_found_no_room_is_not_forgotten(tmp_path: Path) -> None:

@@ -233,6 +233,8 @@ MUTANTS = [
     Mutant("the owner is not checked before an opening sweeps", LOCAL + "opening.py", "            commit_point.unsettled = False\n            commit_point.check_owner()", "            commit_point.unsettled = False", (LOCK,)),
     Mutant("the owner is not checked before the last mark is replaced", LOCAL + "opening.py", "        commit_point.check_owner()\n        writer", "        writer", (LOCK,)),
     Mutant("the owner is not checked before a file is removed", LOCAL + "directory.py", "            if not self._closed and self._commit_point.is_ours():", "            if not self._closed:", (LOCK,)),
+    Mutant("a write does not wait for space that is being freed", LOCAL + "fs.py", "errno.EDQUOT) and wait_for_removals()", "errno.EDQUOT) and False", (STORE,)),
+    Mutant("closing does not wait until removed files are freed", LOCAL + "directory.py", "        wait_for_removals()  #", "        pass  #", (STORE,)),
     Mutant("the owner is not checked when it lets go", LOCAL + "directory.py", "            if not self._closed and not self._commit_point.unsettled and self._commit_point.is_ours():", "            if not self._closed and not self._commit_point.unsettled:", (LOCK,)),
     Mutant("where locks are real the snapshot's file is not compared", LOCAL + "commit_point.py", "                return self._fs.identity(self._layout.snapshot) == self._identity", "                return True", (PITFALLS,)),
     Mutant("where there are no locks the epoch is not compared", LOCAL + "commit_point.py", "            return load_snapshot(self._fs, self._layout.snapshot).epoch == self.snapshot.epoch", "            return True", (PITFALLS,)),

@@ -28,7 +28,7 @@ from trax.storage.local.compaction import Floors, copy_survivors, needed, worth_
 from trax.storage.local.copying import copy_store
 from trax.storage.local.creation import make_directories, survey
 from trax.storage.local.differential import unchanged
-from trax.storage.local.fs import FileSystem, default_file_system, write_file
+from trax.storage.local.fs import FileSystem, default_file_system, wait_for_removals, write_file
 from trax.storage.local.layout import Layout
 from trax.storage.local.lock import WriterLock
 from trax.storage.local.opening import open_for_writing
@@ -471,3 +471,4 @@ class LocalStorage:
             self._fs.close(self._segment_fds.pop())
         self._commit_point.close()
         self._lock.release()
+        wait_for_removals()  # afterwards nothing of this handle keeps the file system from being unmounted

@@ -14,6 +14,7 @@ import mmap
 import os
 import stat
 import sys
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Protocol
@@ -22,6 +23,8 @@ from filelock import lock_descriptor, unlock_descriptor
 
 if sys.platform == "win32":  # pragma: no cover
     raise ImportError("trax has not been tested on Windows; use it under WSL, on Linux or on macOS")
+
+_LARGE_BYTES = 1 << 23
 
 
 class FileSystem(Protocol):
@@ -85,6 +88,33 @@ class Descriptor(int):
         self._file.close()
 
 
+class _Removal(threading.Thread):
+    """Closes a descriptor of a file that was removed: if it is the last, the system frees the file's pages one by one.
+
+    For 256 MB that took 45 to 80 ms, a quarter of the time of a save.
+    """
+
+    def __init__(self, fd: Descriptor) -> None:
+        super().__init__(name="trax-removal")
+        self._fd = fd
+
+    def run(self) -> None:
+        self._fd.close()
+
+
+def wait_for_removals() -> bool:
+    """Wait until all that this process has removed is freed; whether there was anything to wait for."""
+    removals = [thread for thread in threading.enumerate() if isinstance(thread, _Removal)]
+    for removal in removals:
+        removal.join()
+    return bool(removals)
+
+
+def _space_was_freed(error: OSError) -> bool:
+    """Whether there was no space, and removals that were under way have freed some since."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT) and wait_for_removals()
+
+
 class LocalFileSystem:
     """The real one."""
 
@@ -146,12 +176,22 @@ class LocalFileSystem:
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
         """Write some of ``data``; the number of bytes written may be smaller than its length."""
-        return os.pwrite(fd, data, offset)
+        try:
+            return os.pwrite(fd, data, offset)
+        except OSError as error:
+            if not _space_was_freed(error):
+                raise
+            return os.pwrite(fd, data, offset)
 
     def allocate(self, fd: int, offset: int, nbytes: int) -> None:
         """Make room, reading as zeros, so that later writes need not change the file's size."""
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(fd, offset, nbytes)
+            try:
+                os.posix_fallocate(fd, offset, nbytes)
+            except OSError as error:
+                if not _space_was_freed(error):
+                    raise
+                os.posix_fallocate(fd, offset, nbytes)
         else:  # pragma: no cover (macOS)
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
@@ -189,7 +229,20 @@ class LocalFileSystem:
         os.link(source, target, follow_symlinks=False)
 
     def unlink(self, path: str) -> None:
-        os.unlink(path)
+        """Remove a name. What a large file takes is freed a little later; a write that finds no space waits for it."""
+        held: Descriptor | None = None
+        if os.lstat(path).st_size >= _LARGE_BYTES:
+            with suppress(OSError):
+                held = Descriptor.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            os.unlink(path)
+        finally:
+            if held is not None:
+                removal = _Removal(held)
+                try:
+                    removal.start()
+                except RuntimeError:  # there are no new threads while the interpreter ends
+                    removal.run()
 
     def mkdir(self, path: str, mode: int | None = None) -> None:
         """Make a directory. ``mode`` overrides the umask."""
