@@ -19,7 +19,7 @@ from benchmarks.task import Task
 
 SIZES: dict[Scale, dict[str, int]] = {
     "full": {"array_bytes": 1 << 28, "times": 6},
-    "quick": {"array_bytes": 1 << 25, "times": 3},
+    "quick": {"array_bytes": 1 << 25, "times": 2},
     "tiny": {"array_bytes": 1 << 20, "times": 2},
 }
 NUMPY = ("numpy",)

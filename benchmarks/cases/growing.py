@@ -129,7 +129,7 @@ def _growth(figure: Figure) -> Bar:
 B12 = Case(
     "B12",
     "a log that grows",
-    {"full": {"count": 10_000_000}, "quick": {"count": 1_000_000}, "tiny": {"count": 1_000}},
+    {"full": {"count": 10_000_000}, "quick": {"count": 300_000}, "tiny": {"count": 1_000}},
     [
         Contestant(name, "trax", f"{name} records, one name; close, open, recover", grow, blocks=FAST, share=share)
         for name, share in SHARES.items()
