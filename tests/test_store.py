@@ -294,6 +294,16 @@ class TestGoingBack:
                         store.recover("a", None, concatenate, at=sequence)
                     assert caught.value.oldest == 22
 
+    def test_every_record_of_a_frame_is_reachable(self, tmp_path: Path) -> None:
+        with trax.Trax(tmp_path / "s", keep=2, sync="os", buffer_bytes=10_000) as store:
+            store.checkpoint(a="", b="")
+            for letter in "abcd":
+                store.log(a=letter)
+                store.log(b=letter)
+            store.sync()
+            found = [store.recover("a", replay_log=concatenate, at=sequence) for sequence in range(1, 10)]
+            assert found == ["", "a", "a", "ab", "ab", "abc", "abc", "abcd", "abcd"]
+
     def test_deleted_names_can_be_reached_while_they_are_kept(self, tmp_path: Path) -> None:
         with trax.Trax(tmp_path / "s", keep=2) as store:
             saved = store.checkpoint(a="x" * 10_000)

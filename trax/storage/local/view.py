@@ -57,14 +57,16 @@ class LocalView:
             raise
 
     def entries(self, after: Mapping[str, int], until: int) -> Iterator[Entries]:
-        lowest = min(after.values(), default=0)
+        lowest, highest = min(after.values(), default=0), max(after.values(), default=0)
         for segment in self._segments:
             if segment.reference.sealed is not None and segment.reference.sealed.sequence <= lowest:
                 continue
             for frame in self.frames(segment):
                 if frame.header.first_sequence > until:
                     return
-                yield from self._entries_of(frame, segment.path, after, until)
+                # Most frames are wanted whole: then the entries of each name need not be looked at.
+                whole = highest < frame.header.first_sequence and frame.sequences[-1] <= until
+                yield from self._entries_of(frame, segment.path, after, until, whole=whole)
 
     def frames(self, segment: OpenSegment) -> Iterator[Frame]:
         """The frames of one segment, up to where it is sealed, or to where its writer is."""
@@ -100,10 +102,14 @@ class LocalView:
     ) -> None:
         self.close()
 
-    def _entries_of(self, frame: Frame, path: str, after: Mapping[str, int], until: int) -> Iterator[Entries]:
+    def _entries_of(
+        self, frame: Frame, path: str, after: Mapping[str, int], until: int, *, whole: bool
+    ) -> Iterator[Entries]:
         try:
             for entries in frame.entries(after):
-                if entries.sequences[-1] > after[entries.name]:
+                if whole:
+                    yield entries
+                elif entries.sequences[-1] > after[entries.name]:
                     wanted = entries.within(after[entries.name], until)
                     if wanted.sequences:
                         yield wanted
