@@ -484,7 +484,8 @@ class TestHandles:
             os.read(read, 1)
             os._exit(0)
         store.close()
-        trax.Trax(tmp_path / "s").close()
+        with trax.Trax(tmp_path / "s") as another:
+            assert another.names() == [], "it was opened while the child lives"
         os.close(write)
         os.waitpid(child, 0)
         os.close(read)

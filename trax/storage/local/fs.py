@@ -186,12 +186,7 @@ class LocalFileSystem:
     def allocate(self, fd: int, offset: int, nbytes: int) -> None:
         """Make room, reading as zeros, so that later writes need not change the file's size."""
         if hasattr(os, "posix_fallocate"):
-            try:
-                os.posix_fallocate(fd, offset, nbytes)
-            except OSError as error:
-                if not _space_was_freed(error):
-                    raise
-                os.posix_fallocate(fd, offset, nbytes)
+            os.posix_fallocate(fd, offset, nbytes)
         else:  # pragma: no cover (macOS)
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
