@@ -171,6 +171,7 @@ B7 = Case(
         versus(TRAX, "np.save", at_least=1.1, figure=SAVE),
         no_more_than(TRAX, EXTRA, 8 << 20),
     ],
+    tries=3,
 )
 
 # B8: loading
@@ -253,6 +254,7 @@ B8 = Case(
         versus(TRAX, "readinto", at_least=0.95, figure=LOAD),
         versus("trax, mapped, fast", "readinto", at_least=2.5, figure=LOAD),
     ],
+    tries=3,
 )
 
 # B10: saving what has changed
