@@ -31,7 +31,10 @@ def run_case(case: Case, scale: Scale, rounds: int, directory: Path, say: Callab
         elif contestant.prepare is not None:
             _turn(case, contestant, scale, directory, outcomes[contestant.name], prepare=True)
     for number in range(rounds):
-        _round(number, case, scale, directory, outcomes)
+        # In another order each round, the same in each run: what the one before leaves behind (a warm disk, a full
+        # journal, blocks to be discarded) is not always given to the same.
+        for contestant in random.Random(number).sample(case.contestants, len(case.contestants)):
+            _round(case, contestant, scale, directory, outcomes[contestant.name])
         say(f"{case.key}: round {number + 1} of {rounds}")
     shutil.rmtree(directory / case.key, ignore_errors=True)
     for name, outcome in outcomes.items():
@@ -62,22 +65,16 @@ def missing(contestant: Contestant) -> str:
     return f"{' and '.join(absent)} not installed" if absent else ""
 
 
-def _round(number: int, case: Case, scale: Scale, directory: Path, outcomes: dict[str, dict[str, Any]]) -> None:
-    """Add the figures of each contestant's best turn to its outcome."""
-    turns: dict[str, list[dict[str, float]]] = {contestant.name: [] for contestant in case.contestants}
-    for attempt in range(tries(case, scale)):
-        # In another order each time, the same in each run: what the one before leaves behind (a warm disk, a full
-        # journal, blocks to be discarded) is not always given to the same.
-        order = random.Random(f"{number}, {attempt}").sample(case.contestants, len(case.contestants))
-        for contestant in order:
-            outcome = outcomes[contestant.name]
-            if "skipped" not in outcome and "error" not in outcome:
-                turns[contestant.name] += _turn(case, contestant, scale, directory, outcome)
-    first = case.figures[0]
-    best = max if first.higher_is_better else min
-    for name, figures in turns.items():
-        if figures:
-            outcomes[name]["rounds"].append(best(figures, key=lambda turn: turn[first.key]))
+def _round(case: Case, contestant: Contestant, scale: Scale, directory: Path, outcome: dict[str, Any]) -> None:
+    """Add the figures of its best turn to the outcome."""
+    turns: list[dict[str, float]] = []
+    for _ in range(tries(case, scale)):
+        if "skipped" not in outcome and "error" not in outcome:
+            turns += _turn(case, contestant, scale, directory, outcome)
+    if turns:
+        first = case.figures[0]
+        best = max if first.higher_is_better else min
+        outcome["rounds"].append(best(turns, key=lambda figures: figures[first.key]))
 
 
 def _turn(

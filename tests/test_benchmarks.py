@@ -209,28 +209,6 @@ def test_the_best_turn_of_a_round_counts(
     assert rounds("quick", Figure("rate", "", "")) == [slower, faster]
 
 
-def test_no_contestant_has_two_turns_before_the_others_had_one(
-    benchmarks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from benchmarks import runner
-    from benchmarks.model import Case, Contestant, Figure
-
-    names = {"trax", "one peer", "another"}
-    turns: list[str] = []
-
-    def turn(case: Case, contestant: Contestant, *others: object) -> list[dict[str, float]]:
-        turns.append(contestant.name)
-        return [{"rate": 1.0}]
-
-    monkeypatch.setattr(runner, "_turn", turn)
-    contestants = [Contestant(name, "peer", "", lambda task: None) for name in sorted(names)]
-    case = Case("B1", "", {"full": {"count": 1}}, contestants, figures=[Figure("rate", "", "")], tries=3)
-    runner.run_case(case, "full", 2, tmp_path, lambda text: None)
-    passes = [turns[start : start + len(names)] for start in range(0, len(turns), len(names))]
-    assert [set(order) for order in passes] == [names] * 6
-    assert len({*map(tuple, passes)}) > 1, "not always in the same order"
-
-
 # What is made of the figures
 
 
