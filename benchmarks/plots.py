@@ -54,7 +54,7 @@ def _draw_bars(results: CaseResults, path: Path) -> None:
         [middle - min(found) for middle, found in zip(middles, ranges, strict=True)],
         [max(found) - middle for middle, found in zip(middles, ranges, strict=True)],
     ]
-    picture, axes = pyplot.subplots(figsize=(WIDTH_INCHES, 0.75 + 0.3 * len(names)), layout="constrained")
+    picture, axes = pyplot.subplots(figsize=(WIDTH_INCHES, 1 + 0.3 * len(names)), layout="constrained")
     axes.barh(
         names,
         middles,
@@ -76,9 +76,10 @@ def _draw_bars(results: CaseResults, path: Path) -> None:
     axes.set_xlabel(f"{figure.title}{_unit(figure)}; {better}")
     shown = [role for role in COLOURS if role in roles]
     if len(shown) > 1:
-        axes.legend(
+        picture.legend(
             handles=[Patch(color=COLOURS[role], label=LEGEND[role]) for role in shown],
-            loc="lower right",
+            loc="outside upper right",  # inside it could lie over a figure
+            ncols=len(shown),
             frameon=False,
             fontsize=9,
         )
