@@ -20,17 +20,17 @@ unexport PYTHONPATH PYTHONHOME
 .PHONY: help demo test coverage crash mutants bench bench-quick lint docs wheel clean FORCE
 
 help:
-	@echo "make demo      kill a sampling job again and again, and compare its result with an unkilled run's"
-	@echo "make test      run the tests against the built wheel"
-	@echo "make coverage  the same, and measure which lines and branches they reach"
-	@echo "make crash     search for faults at full length (about 20 minutes): power loss, damage, kills, errors"
-	@echo "make mutants   take each safeguard away, and see which test notices (about half an hour)"
-	@echo "make bench     measure trax beside other libraries, and write docs/benchmarks.rst (half an hour)"
+	@echo "make demo         kill a job again and again, compare it with an unkilled one"
+	@echo "make test         run the tests against the built wheel"
+	@echo "make coverage     the same, and which lines and branches they reach"
+	@echo "make crash        search for faults at full length (20 minutes)"
+	@echo "make mutants      take each safeguard away, see which test notices (20 minutes)"
+	@echo "make bench        measure beside others, write docs/benchmarks.rst (40 minutes)"
 	@echo "make bench-quick  the same in less than two minutes; only prints"
-	@echo "make lint      ruff and mypy"
-	@echo "make docs      build the documentation into docs/_build"
-	@echo "make wheel     build the wheel into dist"
-	@echo "make clean     remove .venv and everything that was built"
+	@echo "make lint         ruff and mypy"
+	@echo "make docs         build the documentation into docs/_build"
+	@echo "make wheel        build the wheel into dist"
+	@echo "make clean        remove .venv and everything that was built"
 	@echo "PYTHON=python3.12 make ... chooses the interpreter for a new .venv"
 
 demo: $(VENV)/numpy.stamp
