@@ -207,6 +207,15 @@ def test_a_lock_that_a_forked_child_drops_stays_with_its_parent(tmp_path: Path) 
         assert not (tmp_path / "owner").exists()
 
 
+def test_a_released_lock_is_free_although_a_child_has_the_descriptor_too(tmp_path: Path) -> None:
+    lock = WriterLock(LocalFileSystem(), Layout(tmp_path))
+    assert lock._fd is not None
+    inherited = os.dup(lock._fd)  # as a child has it that a library in C has forked, or before its hooks have run
+    lock.release()
+    WriterLock(LocalFileSystem(), Layout(tmp_path)).release()
+    os.close(inherited)
+
+
 def test_a_writer_that_was_replaced_while_idle_writes_over_nothing(tmp_path: Path) -> None:
     with warnings.catch_warnings(action="ignore"):
         with trax.Trax(tmp_path / "s", fs=no_locks()) as first:

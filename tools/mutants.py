@@ -242,6 +242,7 @@ MUTANTS = [
     Mutant("an owner file is taken over from anybody", LOCAL + "lock.py", "        if not is_gone(found):", "        if False:", (LOCK,)),
     Mutant("an owner file of another is taken over unseen", LOCAL + "lock.py", "            if moved != found:", "            if False:", (CHECKS,)),
     Mutant("an owner file outlives the lock that took it", LOCAL + "lock.py", '        if self._fd is None and not self.real and self._owner["pid"] == os.getpid():', "        if False:", (LOCK,)),
+    Mutant("a lock is left to whoever has the descriptor too", LOCAL + "lock.py", "                    self._fs.unlock(self._fd)  #", "                    pass  #", (LOCK,)),
     Mutant("a forked child removes the owner file of its parent", LOCAL + "lock.py", ' and self._owner["pid"] == os.getpid():', ":", (LOCK,)),
     Mutant("an owner file is there before it says whose it is", LOCAL + "lock.py", "            self._fs.link(written, self._layout.owner)", "            self._create_owner_file_at_once()", (LOCK,)),
     Mutant("an owner file of another is removed at the end", LOCAL + "lock.py", "        elif not self.real and read_owner_file(self._fs, self._layout) == self._owner:", "        elif not self.real:", (LOCK,)),
